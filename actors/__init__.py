@@ -1,0 +1,1 @@
+"""The hands: plain classes that write, test, run and repair code. No Ray in sight."""

@@ -1,0 +1,1 @@
+"""Engines turn messages into text."""

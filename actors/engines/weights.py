@@ -1,0 +1,148 @@
+"""Looks at a folder of weights before an engine is started on it, and says what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import EngineDown
+
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
+_MIB = 2**20
+
+
+def check_model(model: str) -> None:
+    """Refuse a path that holds no model. A name of a model hub is vLLM's to resolve.
+
+    Raises:
+        EngineDown: It does not exist, or lacks what a model has.
+    """
+    folder = Path(model)
+    if not _is_path(model):
+        return
+    if not folder.exists():
+        raise EngineDown(
+            f"there is no folder {model} where the agents run",
+            "put the weights there, or mend --model vllm:PATH",
+        )
+    if folder.is_file():
+        return
+    if not (folder / "config.json").is_file():
+        raise EngineDown(
+            f"{model} holds no model: it has no config.json",
+            "name the folder with config.json and the weights",
+        )
+    if weights_mib(folder) == 0:
+        raise EngineDown(
+            f"{model} has a config.json and no weights ({', '.join(_WEIGHTS)})", "download the model again"
+        )
+
+
+def check_fit(model: str, args: Mapping[str, Any]) -> None:
+    """Refuse weights that are larger than the memory they are to be loaded into.
+
+    Raises:
+        EngineDown: They are, with both sizes and the setting to change.
+    """
+    if not _is_path(model) or args.get("load_format") == "dummy":
+        return
+    needed = weights_mib(Path(model))
+    room, share, where, setting = _memory(args)
+    shards = int(args.get("tensor_parallel_size", 1)) * int(args.get("pipeline_parallel_size", 1))
+    if needed / shards > room * share:
+        raise EngineDown(
+            f"{model} does not fit: its weights take {needed / shards:.0f} MiB, and of the {room:.0f} MiB "
+            f"{where} vLLM may use {room * share:.0f}",
+            setting,
+        )
+
+
+def check_adapter(role: str, folder: str) -> None:
+    """Refuse a folder that holds no LoRA adapter.
+
+    Raises:
+        EngineDown: It lacks what one has.
+    """
+    if not (Path(folder) / "adapter_config.json").is_file():
+        raise EngineDown(
+            f"{folder}, the adapter of role {role}, has no adapter_config.json", f"mend vllm.lora.{role}"
+        )
+
+
+def wait_for_memory(
+    args: Mapping[str, Any],
+    timeout_s: float,
+    free: Callable[[], tuple[float, float] | None] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Wait until the GPU has the memory that vLLM is going to take: an engine that ended gives it back late.
+
+    Args:
+        args: Of the engine.
+        timeout_s: Longest wait.
+        free: MiB that are free and that there are, None where there is no GPU to ask.
+        sleep: Waits.
+
+    Raises:
+        EngineDown: It did not come free, with both sizes.
+    """
+    share = float(args.get("gpu_memory_utilization", 0.92))
+    ask = free or _gpu_memory
+    waited = 0.0
+    while (told := ask()) is not None and told[0] < told[1] * share:
+        if waited >= timeout_s:
+            raise EngineDown(
+                f"{told[0]:.0f} of {told[1]:.0f} MiB of the GPU are free, and vLLM is to take "
+                f"{told[1] * share:.0f}",
+                "end what holds it (nvidia-smi), or lower vllm.args.gpu_memory_utilization",
+            )
+        sleep(1.0)
+        waited += 1.0
+
+
+def _gpu_memory() -> tuple[float, float] | None:
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cuda():
+        return None
+    # Asked of NVML: a CUDA context in this process would take memory from the engine's.
+    from vllm.third_party import pynvml
+
+    pynvml.nvmlInit()
+    try:
+        device = current_platform.device_id_to_physical_device_id(0)
+        told = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(device))
+    finally:
+        pynvml.nvmlShutdown()
+    return told.free / _MIB, told.total / _MIB
+
+
+def weights_mib(folder: Path) -> float:
+    """Size of the weights in `folder`; of one kind of file, the first that there is."""
+    if folder.is_file():
+        return folder.stat().st_size / _MIB
+    for pattern in _WEIGHTS:
+        if size := sum(file.stat().st_size for file in folder.glob(pattern)):
+            return size / _MIB
+    return 0.0
+
+
+def _is_path(model: str) -> bool:
+    return model.startswith(("/", ".", "~")) or Path(model).exists()
+
+
+def _memory(args: Mapping[str, Any]) -> tuple[float, float, str, str]:
+    """MiB that there are, the share of them that may be used, where, and what to do about too little."""
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return pages / _MIB, 0.9, "of free memory", "use a smaller or quantized model"
+    # Asked of NVML: a CUDA context in this process would take memory from the engine's.
+    total = current_platform.get_device_total_memory()
+    share = float(args.get("gpu_memory_utilization", 0.92))
+    next_move = "use a smaller or quantized model, or raise vllm.args.gpu_memory_utilization"
+    return total / _MIB, share, "on the card", next_move

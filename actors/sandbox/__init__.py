@@ -1,0 +1,1 @@
+"""Where generated code runs: no network, no host files, bounded, and gone afterwards."""

@@ -1,0 +1,72 @@
+"""The system calls that code in a sandbox is refused, as a compiled filter."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from functools import cache
+
+from orchestrator.errors import SandboxError
+
+# fmt: off
+_REFUSED = [
+    "acct", "add_key", "bpf", "chroot", "clock_adjtime", "clock_settime", "create_module",
+    "delete_module", "fanotify_init", "finit_module", "fsconfig", "fsmount", "fsopen", "fspick",
+    "get_kernel_syms", "init_module", "io_uring_enter", "io_uring_register", "io_uring_setup", "ioperm",
+    "iopl", "kcmp", "kexec_file_load", "kexec_load", "keyctl", "lookup_dcookie", "mbind",
+    "migrate_pages", "mount", "mount_setattr", "move_mount", "move_pages", "name_to_handle_at",
+    "nfsservctl", "open_by_handle_at", "open_tree", "perf_event_open", "personality", "pidfd_getfd",
+    "pivot_root", "process_madvise", "process_vm_readv", "process_vm_writev", "ptrace", "query_module",
+    "quotactl", "quotactl_fd", "reboot", "request_key", "set_mempolicy", "setdomainname", "sethostname",
+    "setns", "settimeofday", "stime", "swapoff", "swapon", "syslog", "umount", "umount2", "unshare",
+    "uselib", "userfaultfd", "ustat", "vhangup", "vm86", "vm86old", "vmsplice",
+]
+# fmt: on
+_NAMESPACES = 0x7E020080  # every CLONE_NEW* flag
+_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+_UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
+
+
+@cache
+def program() -> bytes:
+    """The BPF program: refused calls answer EPERM, sockets only of four families.
+
+    Raises:
+        SandboxError: libseccomp is not installed.
+    """
+    try:
+        import pyseccomp as seccomp
+    except (ImportError, RuntimeError, OSError) as error:
+        raise SandboxError(
+            f"the seccomp filter cannot be built: {error}", "install libseccomp2 and pyseccomp"
+        ) from error
+    rules = seccomp.SyscallFilter(defaction=seccomp.ALLOW)
+    refuse = seccomp.ERRNO(errno.EPERM)
+    for name in _REFUSED:
+        _add(rules, refuse, name)
+    # glibc falls back to clone(), whose flags a filter can read.
+    _add(rules, seccomp.ERRNO(errno.ENOSYS), "clone3")
+    for bit in range(32):
+        if _NAMESPACES >> bit & 1:
+            _add(rules, refuse, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, 1 << bit, 1 << bit))
+    for request in (_TIOCSTI, _TIOCLINUX):
+        _add(rules, refuse, "ioctl", seccomp.Arg(1, seccomp.MASKED_EQ, 0xFFFFFFFF, request))
+    for call in ("socket", "socketpair"):
+        _add(rules, refuse, call, seccomp.Arg(0, seccomp.GT, _NETLINK))
+        for family in range(_NETLINK):
+            if family not in (_UNIX, _INET, _INET6):
+                _add(rules, refuse, call, seccomp.Arg(0, seccomp.EQ, family))
+    with tempfile.TemporaryFile() as file:
+        rules.export_bpf(file)
+        file.seek(0)
+        return file.read()
+
+
+def _add(rules: object, action: object, name: str, *conditions: object) -> None:
+    """Add a rule for a call that this kernel's libseccomp knows."""
+    try:
+        rules.add_rule(action, name, *conditions)  # type: ignore[attr-defined]
+    except (ValueError, OSError) as error:
+        if "unknown" in str(error).lower() or isinstance(error, ValueError):
+            return
+        raise

@@ -1,0 +1,51 @@
+"""What an operator can say about sandboxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.verdict import Level
+
+ACCEPT = "I-accept-that-generated-code-runs-as-me"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxSettings:
+    """Limits of one sandbox and the weakest confinement that may run generated code."""
+
+    minimum: Level = Level.NAMESPACE
+    """The weakest level that may run generated code; below it nothing runs."""
+
+    timeout_s: float = 300.0
+    """Wall seconds after which a run's whole process tree is killed."""
+
+    memory_mib: int = 1024
+    """Memory of all processes of one sandbox together, files in its memory folders included."""
+
+    processes: int = 256
+    """Processes and threads that one sandbox may hold at a time."""
+
+    disk_mib: int = 512
+    """Size of the sandbox's /work and of its /tmp, both in memory."""
+
+    file_mib: int = 256
+    """Largest single file that code in the sandbox may write."""
+
+    output_kib: int = 1024
+    """What a run may print before it is stopped."""
+
+    allow_unsandboxed: str = ""
+    """`I-accept-that-generated-code-runs-as-me` lets code run without any sandbox; nothing else does."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "minimum", Level(self.minimum))
+        for name in ("timeout_s", "memory_mib", "processes", "disk_mib", "file_mib", "output_kib"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"sandbox.{name} is {getattr(self, name)}; it has to be above 0")
+        if self.allow_unsandboxed not in ("", ACCEPT):
+            raise ValueError(f"sandbox.allow_unsandboxed has to be empty or {ACCEPT!r}")
+
+    @property
+    def accepts_unsandboxed(self) -> bool:
+        """Whether the operator wrote the whole accept string."""
+        return self.allow_unsandboxed == ACCEPT

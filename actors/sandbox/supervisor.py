@@ -1,0 +1,370 @@
+"""The one process that owns a sandbox: it starts it, feeds it, bounds it and ends it.
+
+It runs alone, with the standard library only and one thread, so that fork is safe. It ends the
+sandbox when its own standard input ends, so that a killed owner leaves nothing; and it is the
+parent of bubblewrap, so that killing it ends the sandbox too (--die-with-parent).
+
+Standard input: 4 bytes length, JSON request, `payload` bytes for the sandbox; then silence.
+Standard output: one JSON line when started, one when over, then output and records as told there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import selectors
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from actors.sandbox.limits import Group, proportional_bytes, read_cpu, tree, tree_usage
+from actors.sandbox.staging import Refused, free_uid, reachable
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_LOW_FDS = 20
+_POLL_S = 0.05
+_PIPE = 1 << 16
+
+
+def main() -> None:
+    """Serve one request and end."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    request = json.loads(_exactly(int.from_bytes(_exactly(4), "big")))
+    payload = _exactly(request["payload"])
+    try:
+        report, output, records = Supervisor(request, payload).run()
+    except (Refused, OSError) as error:
+        report, output, records = {"error": str(error)}, b"", b""
+    report |= {"output": len(output), "records": len(records)}
+    with contextlib.suppress(BrokenPipeError):
+        _tell(report, output, records)
+
+
+def _exactly(count: int) -> bytes:
+    data = bytearray()
+    while len(data) < count:
+        part = os.read(0, min(count - len(data), 1 << 20))
+        if not part:
+            raise SystemExit(0)
+        data += part
+    return bytes(data)
+
+
+def _tell(report: dict[str, Any], *parts: bytes) -> None:
+    data = b"".join([json.dumps(report).encode(), b"\n", *parts])
+    while data:
+        data = data[os.write(1, data) :]
+
+
+class Supervisor:
+    """One sandbox, from its first process to the last one reaped."""
+
+    def __init__(self, request: dict[str, Any], payload: bytes) -> None:
+        self.request = request
+        self.payload = memoryview(payload)
+        self.output, self.records = bytearray(), bytearray()
+        self.selector = selectors.DefaultSelector()
+        self.group: Group | None = None
+        self.init: int | None = None
+        self.init_fd: int | None = None
+        self.end = "exited"
+        self.peak = 0
+        self.exit_status: int | None = None
+        self.owner = os.getppid()
+
+    def run(self) -> tuple[dict[str, Any], bytes, bytes]:
+        """Start, watch, end, measure."""
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        if not self.request["polled"]:
+            self.group = Group.create(self.request["memory_bytes"], self.request["processes"])
+        try:
+            begin = time.monotonic()
+            self._start()
+            self._watch(begin + self.request["timeout_s"] if self.request["timeout_s"] else None)
+            wall_s = time.monotonic() - begin
+            self._end()
+            return self._report(wall_s), bytes(self.output), bytes(self.records)
+        finally:
+            self._end()
+            if self.group:
+                self.group.remove()
+
+    # ---- start
+
+    def _start(self) -> None:
+        input_read, self.input = _pipe()
+        output_read, output = _pipe()
+        records_read, records = _pipe()
+        info_read, info = _pipe()
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(self.input, fcntl.F_SETPIPE_SZ, 1 << 20)
+        low = {0: input_read, 1: output, 2: output, 3: records}
+        if self.request["channel"] is not None:
+            low[4] = _high(self.request["channel"])
+        command, kept = self._command(info)
+        self.child = os.fork()
+        if self.child == 0:
+            self._become(command, low, kept)
+        for fd in {*low.values(), *kept}:
+            os.close(fd)
+        self._listen(output_read, records_read, info_read)
+
+    def _command(self, info: int) -> tuple[list[str], list[int]]:
+        """What to execute and the descriptors it needs above the low ones."""
+        if self.request["plain"]:
+            self.init = None
+            return self.request["argv"], [info]
+        sources = reachable(self.request["mounts"])
+        kept, args = [info], ["--info-fd", str(info)]
+        seccomp = _memory(bytes.fromhex(self.request["seccomp"]))
+        kept.append(seccomp)
+        args += ["--seccomp", str(seccomp), *self.request["before"]]
+        for source, target in sources:
+            args += ["--ro-bind", source, target]
+        for target, text in self.request["files"].items():
+            kept.append(_memory(text.encode()))
+            args += ["--perms", "0444", "--file", str(kept[-1]), target]
+        args += self.request["after"]
+        kept.append(_memory(b"".join(arg.encode() + b"\0" for arg in args)))
+        return [self.request["bwrap"], "--args", str(kept[-1]), "--", *self.request["argv"]], kept
+
+    def _become(self, command: list[str], low: dict[int, int], kept: list[int]) -> None:
+        """In the child: join the group, drop to nobody in particular, execute. Never returns."""
+        try:
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if self.group:
+                self.group.join()
+            Path("/proc/self/oom_score_adj").write_text("1000")
+            for number, fd in low.items():
+                os.dup2(fd, number)
+            for fd in kept:
+                os.set_inheritable(fd, True)
+            if os.geteuid() == 0 and not self.request["plain"]:
+                uid = free_uid()
+                os.setgroups([])
+                os.setresgid(uid, uid, uid)
+                os.setresuid(uid, uid, uid)
+                _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
+                signal.signal(number, signal.SIG_DFL)
+            # Ray starts its processes with SIGINT blocked, and a suite may send it to itself.
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            os.chdir("/")
+            os.execve(command[0], command, self.request["environment"])  # noqa: S606 - it becomes bwrap
+        except BaseException as error:
+            os.write(2, f"supervisor: {error}\n".encode())
+        finally:
+            os._exit(127)
+
+    # ---- watch
+
+    def _listen(self, output: int, records: int, info: int) -> None:
+        for fd in (0, self.input, output, records, info):
+            os.set_blocking(fd, False)
+        self.info, self.info_text = info, b""
+        self.selector.register(0, selectors.EVENT_READ, self._owner_gone)
+        self.selector.register(self.input, selectors.EVENT_WRITE, self._feed)
+        self.selector.register(output, selectors.EVENT_READ, self._take_output)
+        self.selector.register(records, selectors.EVENT_READ, self._take_records)
+        self.selector.register(info, selectors.EVENT_READ, self._take_info)
+        self.exit_fd = os.pidfd_open(self.child)
+        self.selector.register(self.exit_fd, selectors.EVENT_READ, self._exited)
+        if self.request["plain"]:
+            self._started(self.child)
+
+    def _watch(self, deadline: float | None) -> None:
+        self.over = False
+        polled = self.group is None
+        next_look = 0.0
+        while not self.over:
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                return self._stop("timeout")
+            if os.getppid() != self.owner:
+                return self._stop("killed")
+            if polled and now >= next_look:
+                next_look = now + _POLL_S
+                self._look()
+            waits = min(_POLL_S if polled else 1.0, max(0.0, deadline - now) if deadline else 1.0)
+            for key, _ in self.selector.select(waits):
+                if not self.over:
+                    key.data(key.fd)
+        return None
+
+    def _stop(self, end: str) -> None:
+        self.end, self.over = end, True
+
+    def _owner_gone(self, fd: int) -> None:
+        if _read(fd) == b"":
+            self._stop("killed")
+
+    def _feed(self, fd: int) -> None:
+        try:
+            self.payload = self.payload[os.write(fd, self.payload[:_PIPE]) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.payload = self.payload[:0]
+        if not self.payload:
+            self.selector.unregister(fd)
+            os.close(fd)
+
+    def _take_output(self, fd: int) -> None:
+        self._take(fd, self.output, self.request["output_bytes"])
+
+    def _take_records(self, fd: int) -> None:
+        self._take(fd, self.records, self.request["record_bytes"])
+
+    def _take(self, fd: int, into: bytearray, most: int) -> None:
+        data = _read(fd)
+        if not data:
+            self.selector.unregister(fd)
+            os.close(fd)
+        into += data or b""
+        if len(into) > most:
+            del into[most:]
+            self._stop("output_limit")
+
+    def _take_info(self, fd: int) -> None:
+        data = _read(fd)
+        self.info_text += data or b""
+        if data:
+            with contextlib.suppress(ValueError):
+                self._started(json.loads(self.info_text)["child-pid"])
+            return
+        self.selector.unregister(fd)
+        os.close(fd)
+
+    def _started(self, pid: int) -> None:
+        self.init = pid
+        with contextlib.suppress(OSError):
+            self.init_fd = os.pidfd_open(pid)
+        cpu_file = self.group.cpu_file if self.group else None
+        with contextlib.suppress(BrokenPipeError):
+            _tell({"pid": pid, "cpu": cpu_file})
+
+    def _exited(self, _: int) -> None:
+        _, status = os.waitpid(self.child, 0)
+        self.exit_status = status
+        self._stop("exited")
+
+    def _look(self) -> None:
+        """Without a cgroup: what the tree holds now, and an end to it when that is too much."""
+        if self.init is None:
+            return
+        resident, threads, _ = tree_usage(self.init)
+        if resident > self.request["memory_bytes"]:
+            exact = proportional_bytes(self.init)
+            resident = resident if exact is None else exact
+        self.peak = max(self.peak, resident)
+        if resident > self.request["memory_bytes"]:
+            self._stop("out_of_memory")
+        elif threads > self.request["processes"] + 8:
+            self._stop("killed")
+
+    # ---- end
+
+    def _end(self) -> None:
+        """Kill whatever is left and reap it; harmless when nothing is."""
+        if self.init_fd is not None:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self.init_fd, signal.SIGKILL)
+        if self.group:
+            self.group.kill()
+        self._reap()
+        for key in list(self.selector.get_map().values()):
+            if key.data in (self._take_output, self._take_records):
+                self._drain(key.fd, self.output if key.data == self._take_output else self.records)
+            self.selector.unregister(key.fd)
+
+    def _drain(self, fd: int, into: bytearray) -> None:
+        most = self.request["output_bytes" if into is self.output else "record_bytes"]
+        while len(into) < most and (data := _read(fd)):
+            into += data
+        del into[most:]
+
+    def _reap(self) -> None:
+        """As subreaper every orphan of the sandbox is our child: kill until there is none."""
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == getattr(self, "child", None) and self.exit_status is None:
+                self.exit_status = status
+            if pid == 0:
+                for member in tree(os.getpid())[1:]:
+                    with contextlib.suppress(OSError):
+                        os.kill(member, signal.SIGKILL)
+                time.sleep(0.002)
+
+    def _report(self, wall_s: float) -> dict[str, Any]:
+        usage = _children()
+        report: dict[str, Any] = {
+            "end": self.end,
+            "exit_code": None,
+            "wall_s": wall_s,
+            "cpu_s": usage,
+            "peak_bytes": self.peak,
+            "memory": "polled" if self.group is None else self.group.kind,
+        }
+        if self.end == "exited" and self.exit_status is not None:
+            code = os.waitstatus_to_exitcode(self.exit_status)
+            report["exit_code"] = code if code >= 0 else 128 - code
+        if self.group:
+            with contextlib.suppress(OSError, ValueError):
+                report["cpu_s"] = read_cpu(self.group.cpu_file)
+            report["peak_bytes"] = self.group.peak_bytes()
+            if self.group.out_of_memory() and report["exit_code"] != 0:
+                report |= {"end": "out_of_memory", "exit_code": None}
+        return report
+
+
+def _children() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def _read(fd: int) -> bytes | None:
+    """What is there: None when nothing yet, empty at the end."""
+    try:
+        return os.read(fd, _PIPE)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
+def _pipe() -> tuple[int, int]:
+    read, write = os.pipe()
+    return _high(read), _high(write)
+
+
+def _high(fd: int) -> int:
+    """The same file above the descriptors that the sandbox's process gets."""
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOW_FDS)
+    os.close(fd)
+    return moved
+
+
+def _memory(content: bytes) -> int:
+    fd = _high(os.memfd_create("raysmith", os.MFD_CLOEXEC))
+    while content:
+        content = content[os.write(fd, content) :]
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+if __name__ == "__main__":
+    sys.exit("start it through actors/sandbox/process.py")

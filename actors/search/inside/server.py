@@ -1,0 +1,291 @@
+"""The session server: a process that holds one collected suite and forks a child per batch of candidates.
+
+It answers `baseline`, `trace` and `evaluate`; the code of candidates runs in its children only.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import children, fuel, probing, swap, wire
+from .measuring import Measuring
+from .state import State
+from .suite import Suite
+
+
+@dataclass
+class Prepared:
+    """A candidate whose code is compiled and can be put into live functions."""
+
+    number: int
+    candidate: Mapping[str, Any]
+    plan: swap.Plan = field(default_factory=list)
+    contents: dict[str, bytes] = field(default_factory=dict)
+    key: bytes = b""
+    alone: bool = False
+
+
+@dataclass
+class Limits:
+    """What one `evaluate` may use; read from the request."""
+
+    until_cpu_s: float
+    factor: float
+    floor_s: float
+    turns: int
+    batch: int
+
+
+class Server(Measuring):
+    """Serves requests on a socket until it closes."""
+
+    def watch_import(self) -> None:
+        """Note which functions of the task run while the suite is imported."""
+        files = frozenset(self._filenames.values())
+        noted = self._at_import
+
+        def profile(frame: Any, event: str, _: object) -> None:
+            if event == "call" and frame.f_code.co_filename in files:
+                noted.add(swap.key(frame.f_code))
+
+        fuel.install(files)
+        sys.setprofile(profile)
+
+    def serve(self, suite: Suite) -> None:
+        """Answer requests; the first frame tells what was collected."""
+        sys.setprofile(None)
+        self._suite = suite
+        self._swapper = swap.Swapper(self._filenames, frozenset(self._at_import), not suite.errors)
+        self._state = State(self._filenames.values())
+        gc.collect()
+        gc.freeze()
+        children.become_subreaper()
+        wire.send(self._channel, {"items": list(suite.items), "errors": suite.errors})
+        while (request := wire.receive(self._channel)) is not None:
+            answer = getattr(self, f"do_{request['method']}")(**request["arguments"])
+            wire.send(self._channel, {"result": answer, "cpu_s": children.cpu_used()})
+
+    # -- compare ----------------------------------------------------------------
+
+    def do_compare(
+        self,
+        candidates: Sequence[Mapping[str, Any]],
+        path: str,
+        name: str,
+        calls: Sequence[Sequence[str]],
+        cpu_s: float,
+    ) -> dict[str, Any]:
+        """What a function gives for `calls` under each candidate: a text per call; empty where unknown."""
+        limit = children.cpu_used() + cpu_s
+        vectors: list[list[str]] = []
+        for number, candidate in enumerate(candidates):
+            vector: list[str] = []
+            try:
+                prepared = self._prepare(number, {**candidate, "again": True})
+            except (swap.NotSwappable, swap.Uncompilable, ValueError, KeyError):
+                prepared = None
+            if prepared is not None and children.cpu_used() < limit:
+                child = children.Child(
+                    lambda report, plan=prepared.plan: self._call_all(report, plan, path, name, calls)  # type: ignore[misc]
+                )
+                try:
+                    vector = child.next(cpu_s / len(candidates) + 0.1, 5)
+                except (children.Overran, children.Ended):
+                    vector = []
+                self._finish(child)
+            vectors.append(vector)
+        return {"vectors": vectors}
+
+    def _call_all(
+        self, report: children.Report, plan: swap.Plan, path: str, name: str, calls: Sequence[Sequence[str]]
+    ) -> None:
+        self._close_channel()
+        filename = self._filenames[path]
+        modules = [one for one in list(sys.modules.values()) if getattr(one, "__file__", None) == filename]
+        function = getattr(modules[0], name)
+        with probing.applied(plan):
+            report([probing.behaviour(function, arguments) for arguments in calls])
+
+    # -- evaluate ---------------------------------------------------------------
+
+    def do_evaluate(
+        self,
+        candidates: Sequence[Mapping[str, Any]],
+        failing: Sequence[str],
+        others: Sequence[str],
+        limits: Mapping[str, float],
+    ) -> dict[str, Any]:
+        """Try the candidates that are edits inside functions; tell results and which need a fresh import."""
+        start = children.cpu_used()
+        bounds = Limits(
+            until_cpu_s=start + limits["cpu_s"],
+            factor=limits.get("factor", 10.0),
+            floor_s=limits.get("floor_s", 0.1),
+            turns=int(limits.get("turns", 20_000)),
+            batch=1 if self._leaks or self._fixed_order else int(limits.get("batch", 16)),
+        )
+        known = self._suite.items
+        self._failing = [test for test in failing if test in known]
+        self._others = [test for test in others if test in known]
+        done: dict[str, Any] = {}
+        slow: list[int] = []
+        ready: deque[Prepared] = deque()
+        keys: set[bytes] = set()
+        for number, candidate in enumerate(candidates):
+            try:
+                prepared = self._prepare(number, candidate)
+            except swap.NotSwappable:
+                slow.append(number)
+            except (swap.Uncompilable, ValueError, KeyError):
+                done[str(number)] = {"status": "rejected"}
+            else:
+                if prepared is None or prepared.key in keys:
+                    done[str(number)] = {"status": "duplicate"}
+                else:
+                    keys.add(prepared.key)
+                    ready.append(prepared)
+        self._tell(done=done, slow=slow)
+        while ready and children.cpu_used() < bounds.until_cpu_s:
+            size = 1 if ready[0].alone else bounds.batch
+            batch = [ready.popleft() for _ in range(min(size, len(ready)))]
+            self._tell(trying=[prepared.number for prepared in batch])
+            done, rest = self._evaluate_batch(batch, bounds)
+            ready.extendleft(reversed(rest))
+            self._tell(done=done)
+        return {}
+
+    def _tell(self, **frame: Any) -> None:
+        wire.send(self._channel, {**frame, "cpu_s": children.cpu_used()})
+
+    def _prepare(self, number: int, candidate: Mapping[str, Any]) -> Prepared | None:
+        edits = {path: [tuple(span) for span in spans] for path, spans in candidate["edits"].items()}
+        prepared = Prepared(number=number, candidate=candidate)
+        prints: list[bytes] = []
+        changes_code = False
+        for path, spans in edits.items():
+            if path not in self._filenames:
+                raise ValueError(path)
+            plan, fingerprint = self._swapper.plan(path, self._guard.source(path), spans)
+            prepared.plan += plan
+            prints.append(path.encode() + fingerprint)
+            changes_code = changes_code or bool(fingerprint)
+        key = b"\n".join(prints)
+        if (key in self._seen or not changes_code) and not candidate.get("again"):
+            return None
+        prepared.key = key
+        prepared.contents = self._guard.edited(edits)
+        return prepared
+
+    def _evaluate_batch(self, batch: list[Prepared], bounds: Limits) -> tuple[dict[str, Any], list[Prepared]]:
+        """Results by number, and what of the batch is still to be tried."""
+        if self._fixed_order:
+            return {str(one.number): self._confirm(one, bounds) for one in batch}, []
+        told, fault, clean = self._probe(batch, bounds)
+        if not clean:
+            # State that `State` does not know leaked from one candidate into the next.
+            self._leaks, bounds.batch, told, fault = True, 1, told[:1], None
+        done: dict[str, Any] = {}
+        for prepared, result in zip(batch, told, strict=False):
+            confirmed = self._confirm(prepared, bounds) if result["fixed"] else {}
+            done[str(prepared.number)] = {**result, **confirmed}
+            self._seen.add(prepared.key)
+        rest = batch[len(told) :]
+        if fault is not None and rest:
+            victim = rest.pop(0)
+            if fault == "timeout" or victim.alone or len(batch) == 1:
+                done[str(victim.number)] = {"status": fault}
+            else:
+                victim.alone = True
+                rest.insert(0, victim)
+        return done, rest
+
+    def _probe(self, batch: Sequence[Prepared], bounds: Limits) -> tuple[list[Any], str | None, bool]:
+        told: list[Any] = []
+        child = children.Child(lambda report: self._probe_all(report, batch, bounds))
+        fault: str | None = None
+        clean = True
+        try:
+            for prepared in batch:
+                cpu_s = self._limit(self._chosen(prepared), bounds, self._quick_s)
+                told.append(child.next(cpu_s, cpu_s * 4 + 1))
+                if children.cpu_used() + child.cpu_s > bounds.until_cpu_s:
+                    break
+            else:
+                if len(batch) > 1:
+                    clean = child.next(self._limit(self._failing, bounds), 10)
+        except children.Overran:
+            fault = "timeout"
+        except children.Ended:
+            fault = "died"
+        self._finish(child, [path for one in batch for path in one.contents])
+        return told, fault, clean
+
+    def _probe_all(self, report: children.Report, batch: Sequence[Prepared], bounds: Limits) -> None:
+        self._close_channel()
+        tank = self._tank(bounds)
+        disk = probing.Disk(self._guard)
+        for prepared in batch:
+            disk.lay(prepared.contents)
+            with probing.applied(prepared.plan):
+                report(probing.probe(self._suite, self._chosen(prepared), self._base, tank))
+            self._state.restore()
+        if len(batch) > 1:
+            disk.lay({})
+            result = probing.probe(self._suite, self._failing[: probing.MAX_FAILING], self._base, tank)
+            report(not (result["fixed"] or result["changed"]))
+
+    def _confirm(self, prepared: Prepared, bounds: Limits) -> dict[str, Any]:
+        """The full vector from a fresh fork, by pytest's own protocol."""
+        order = list(self._suite.items) if self._fixed_order else [*self._failing, *self._others]
+        child = children.Child(lambda report: self._confirm_all(report, prepared, order, bounds))
+        outcomes: dict[str, str] = {}
+        status = "ran"
+        fixed = False
+        wanted = set(self._failing)
+        try:
+            for test in order:
+                cpu_s = self._limit([test], bounds)
+                result = child.next(cpu_s, cpu_s * 4 + 1)
+                outcomes[test] = result[0]
+                status = "timeout" if result[1] == "Exhausted" else status
+                fixed = fixed or (test in wanted and result[0] == "passed")
+                wanted.discard(test)
+                if not wanted and not fixed:
+                    break
+        except children.Overran:
+            status = "timeout"
+        except children.Ended:
+            status = "died"
+        self._finish(child, prepared.contents)
+        return {"status": status, "outcomes": outcomes, "complete": len(outcomes) == len(order)}
+
+    def _confirm_all(
+        self, report: children.Report, prepared: Prepared, order: Sequence[str], bounds: Limits
+    ) -> None:
+        self._close_channel()
+        tank = self._tank(bounds)
+        probing.Disk(self._guard).lay(prepared.contents)
+        with probing.applied(prepared.plan):
+            for test, following in zip(order, [*order[1:], None], strict=True):
+                fuel.fill(tank(test))
+                report(self._suite.run(test, following))
+
+    # -- helpers ----------------------------------------------------------------
+
+    def _chosen(self, prepared: Prepared) -> list[str]:
+        chosen = prepared.candidate.get("failing")
+        wanted = self._failing if chosen is None else [test for test in chosen if test in self._suite.items]
+        return wanted[: probing.MAX_FAILING]
+
+    def _tank(self, bounds: Limits) -> probing.Tank:
+        return lambda test: int(self._turns.get(test, 0) * bounds.factor) + bounds.turns
+
+    def _limit(self, tests: Sequence[str], bounds: Limits, known: Mapping[str, float] | None = None) -> float:
+        left = max(bounds.until_cpu_s - children.cpu_used(), 0.0) + 0.1
+        usual = sum((self._durations if known is None else known).get(test, 0.0) for test in tests)
+        return min(bounds.factor * usual + bounds.floor_s, left)

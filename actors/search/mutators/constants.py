@@ -1,0 +1,142 @@
+"""Constants: numbers off by one, other values seen in tests and file, strings, empty containers."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from actors.search import precedence
+from actors.search.mutators.site import Change, Site
+from actors.search.mutators.values import in_f_string, instead, is_value, seen
+
+_MAX_SEEN = 12
+
+
+def numbers(site: Site) -> Iterator[Change]:
+    """Numbers off by one, the usual small ones, and those that the tests name."""
+    node = site.node
+    if not isinstance(node, ast.Constant) or type(node.value) not in (int, float) or in_f_string(site):
+        return
+    value = node.value
+    assert isinstance(value, int | float)
+    options: dict[str, float] = {}
+    start, end = site.source.span(node)
+    if isinstance(value, int):
+        options.update({str(value + 1): 0.7, str(value - 1): 0.7})
+        for usual, weight in ((0, 0.5), (1, 0.5), (-1, 0.4), (2, 0.2), (10, 0.1), (-value, 0.25)):
+            options.setdefault(str(usual), weight)
+        if value in (0, 1):
+            options.update(
+                {"True": 0.08, "False": 0.08, 'float("inf")': 0.12, 'float("-inf")': 0.15, "None": 0.08}
+            )
+        if value > 2:
+            options.update({str(value * 10): 0.1, str(value // 2): 0.1, str(value * 2): 0.1})
+            if value % 10 == 0:
+                options.setdefault(str(value // 10), 0.15)
+    else:
+        shifted = (value * 10, value / 10, value * 100, value / 100, 1 - value, 1 + value, -value)
+        options.update({repr(round(number, 12)): 0.25 for number in shifted})
+        options.update(
+            {"0.0": 0.2, "1.0": 0.2, "0.5": 0.2, str(int(value)) if value.is_integer() else "1": 0.15}
+        )
+    for rank, text in enumerate(seen(site, (int, float))):
+        options.setdefault(text, 0.35 / (1 + 0.15 * rank))
+    for text in _near(value):
+        options.setdefault(text, 0.12)
+    for name, weight in instead(site).items():
+        options.setdefault(name, weight)
+    options.pop(repr(value), None)
+    for text, weight in sorted(options.items(), key=lambda item: -item[1]):
+        yield Change(
+            spans=(site.put(node, text),),
+            weight=weight,
+            kind="number",
+            why=f"{text} instead of {site.source.text[start:end]}",
+        )
+
+
+def _near(value: float) -> Iterator[str]:
+    """Values a few steps away in the last digit, and numbers that people write often."""
+    if isinstance(value, int):
+        yield from (str(value + step) for step in (2, -2, 3, -3, 5, -5))
+        yield from ("4", "7", "8", "12", "16", "24", "26", "30", "60", "100", "256", "365", "1000", "3600")
+    else:
+        digits = len(repr(value).partition(".")[2])
+        yield from (repr(round(value + step * 10**-digits, digits)) for step in (1, -1, 2, -2, 5, -5))
+        yield from (repr(round(value + step, digits + 1)) for step in (0.05, -0.05, 0.1, -0.1, 0.01, -0.01))
+        yield from ("0.05", "0.1", "0.25", "0.75", "2.0", "1e-9")
+
+
+def off_by_one(site: Site) -> Iterator[Change]:
+    """`+ 1` or `- 1` put to an expression that may be an integer."""
+    node = site.node
+    if isinstance(node, ast.Constant | ast.Slice | ast.Starred | ast.GeneratorExp) or not is_value(site):
+        return
+    if not site.may_be(node, "int"):
+        return
+    if isinstance(node, ast.BinOp) and isinstance(node.right, ast.Constant):
+        return
+    weight = _place_weight(site)
+    if weight <= 0:
+        return
+    text = site.wrapped(node, precedence.ARITHMETIC)
+    for sign in ("- 1", "+ 1"):
+        yield Change(
+            spans=(site.put(node, f"{text} {sign}"),),
+            weight=weight * (1.0 if site.guess(node) == "int" else 0.6),
+            kind="off by one",
+            why=f"`{sign}` was missing",
+        )
+
+
+def _place_weight(site: Site) -> float:
+    parent, name = site.source.parents[site.node]
+    match parent:
+        case ast.Call(func=ast.Name(id="range")):
+            return 0.8
+        case ast.Subscript() | ast.Slice() if name != "value":
+            return 0.6
+        case ast.Compare():
+            return 0.4
+        case ast.Return() | ast.Call() | ast.BinOp() | ast.Assign() | ast.AugAssign() | ast.keyword():
+            return 0.35
+        case ast.Tuple() | ast.List() | ast.IfExp() | ast.ListComp() | ast.GeneratorExp() | ast.Dict():
+            return 0.2
+    return 0.0
+
+
+def singletons(site: Site) -> Iterator[Change]:
+    """True for False, None for an empty value, and the other way round."""
+    node = site.node
+    if not isinstance(node, ast.Constant) or not (node.value is None or isinstance(node.value, bool)):
+        return
+    if node.value is None:
+        options = {
+            "0": 0.3,
+            '""': 0.25,
+            "[]": 0.3,
+            "{}": 0.15,
+            "False": 0.3,
+            "True": 0.15,
+            "-1": 0.2,
+            "1": 0.1,
+        }
+        options.update(dict.fromkeys(site.visible()[:8], 0.25))
+        for rank, text in enumerate(seen(site, (int, float, str))):
+            options.setdefault(text, 0.2 / (1 + 0.2 * rank))
+    else:
+        options = {str(not node.value): 0.8, "None": 0.15}
+    for text, weight in sorted(options.items(), key=lambda item: -item[1]):
+        yield Change(
+            spans=(site.put(node, text),),
+            weight=weight,
+            kind="singleton",
+            why=f"{text} instead of {node.value}",
+        )
+
+
+ALL = (
+    numbers,
+    off_by_one,
+    singletons,
+)
