@@ -1,0 +1,1 @@
+"""Where things run: Ray actors, leases, and the durable store."""

@@ -1,0 +1,486 @@
+"""The client's side: join a living factory or start one, and talk to it.
+
+The one module that meets Ray's client errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cluster import processes
+from cluster.factory import ORCHESTRATOR, FactoryActor, FactorySettings
+from cluster.owner import is_owned, lost_owner, read_owner
+from cluster.ray_settings import RaySettings
+from orchestrator.errors import MachineError, RaysmithError, ReplicaLost, StoreOwned
+from orchestrator.events import Event, Kind, RunState
+from orchestrator.task import Task
+from orchestrator.tree import Tree
+
+NAMESPACE = "raysmith"
+# An orchestrator that was killed comes back, folds its log and answers within this time.
+PATIENCE_S = 60.0
+# After kill -9 of a driver its local actors live on for seconds and still hold the store.
+DYING_S = 10.0
+# Where Ray keeps the token of this user's clusters.
+_TOKEN = Path.home() / ".ray" / "auth_token"
+
+
+class Factory:
+    """A living factory. Every call is safe to repeat; while the orchestrator restarts it waits.
+
+    Errors of ours arrive as they were raised; a factory that does not answer is a `ReplicaLost`.
+    """
+
+    def __init__(
+        self,
+        handle: Any,
+        *,
+        address: str,
+        dashboard_url: str | None,
+        started_here: bool,
+        was_there: bool = True,
+    ) -> None:
+        self._handle = handle
+        # Started here, it ends with this command; on a cluster it stays, whoever started it.
+        self.was_there = was_there
+        self.address = address
+        self.dashboard_url = dashboard_url
+        self.started_here = started_here
+        self._mine: set[str] = set()
+
+    def submit(
+        self, task: Task, tree: Tree | None, *, candidate: Tree | None = None, key: str | None = None
+    ) -> str:
+        """Hand over a task and return its run's id; see `Orchestrator.submit` for `key`."""
+        import ray
+
+        trees = [ray.put(each) if each is not None else None for each in (tree, candidate)]
+        # A key of its own makes a repeated call find the run that the first one made.
+        run_id: str = self._ask("submit", task, *trees, key or f"call:{uuid.uuid4()}")
+        self._mine.add(run_id)
+        return run_id
+
+    def follow(self, run_id: str, after_seq: int = 0) -> Iterator[Event]:
+        """The run's events as they happen, up to its `run_finished`."""
+        while True:
+            for event in self._ask("events", run_id, after_seq, 5.0):
+                yield event
+                after_seq = event.seq
+                if event.type is Kind.RUN_FINISHED and not self._taken_up_again(event):
+                    return
+
+    def _taken_up_again(self, ended: Event) -> bool:
+        """Whether this was not the run's last end; what is told to the outside may follow that one."""
+        return bool(self._ask("state", ended.run_id).finished_at != ended.at)
+
+    def wait(self, run_ids: Collection[str], timeout_s: float) -> dict[str, RunState]:
+        """The finished ones of `run_ids`, as soon as there is one or after `timeout_s`."""
+        states: dict[str, RunState] = self._ask("wait", list(run_ids), timeout_s)
+        return states
+
+    def state(self, run_id: str) -> RunState:
+        """The run's state."""
+        state: RunState = self._ask("state", run_id)
+        return state
+
+    def cancel(self, run_id: str, reason: str = "") -> RunState:
+        """Stop a run; returns when it has stopped."""
+        state: RunState = self._ask("cancel", run_id, reason)
+        return state
+
+    def resume(self, run_ids: Collection[str] | None = None) -> list[str]:
+        """Carry on unfinished runs; returns their ids."""
+        resumed: list[str] = self._ask("resume", list(run_ids) if run_ids is not None else None)
+        self._mine.update(resumed)
+        return resumed
+
+    def status(self) -> dict[str, Any]:
+        """The fleet, its queue, and the runs in hand."""
+        status: dict[str, Any] = self._ask("status")
+        return status
+
+    def result(self, run_id: str) -> dict[str, Any]:
+        """The run's result in the words of every output."""
+        found: dict[str, Any] = self._ask("result", run_id)
+        return found
+
+    def artifact(self, digest: str) -> bytes:
+        """The bytes behind `digest`."""
+        content: bytes = self._ask("artifact", digest)
+        return content
+
+    def flush(self) -> bool:
+        """Whether the reporter told everything, within the time that it has for that."""
+        with contextlib.suppress(RaysmithError):
+            return bool(self._ask("flush"))
+        return False
+
+    def others_active(self) -> list[str]:
+        """Runs in hand that another command asked for."""
+        return [run_id for run_id in self.status()["active_runs"] if run_id not in self._mine]
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        import ray
+        from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
+
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return ray.get(getattr(self._handle, method).remote(*arguments))
+            except RayTaskError as error:
+                cause = error.cause
+                raise cause if isinstance(cause, RaysmithError) else error from error
+            except (ActorUnavailableError, ActorDiedError) as error:
+                if time.monotonic() > deadline or isinstance(error, ActorDiedError):
+                    raise ReplicaLost(
+                        f"the factory at {self.address} is gone", "`raysmith resume` carries on from the log"
+                    ) from error
+                time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def connect(
+    settings: FactorySettings,
+    *,
+    ray_settings: RaySettings,
+    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+    starts: bool = True,
+) -> Iterator[Factory]:
+    """Join the named cluster's factory, else the one that owns the store, else start one there or here.
+
+    A factory started on a named cluster stays. One started here ends on leaving, once the runs
+    that other commands gave it have ended.
+
+    Raises:
+        StoreOwned: Another factory owns the store and cannot be joined.
+        MachineError: No cluster answers, or Ray does not start here.
+        ReplicaLost: There is no factory, and `starts` is False.
+    """
+    home = Path(settings.home)
+    if is_owned(home) or lost_owner(home) or ray_settings.address:
+        present_token()
+
+    factory = _join_named(settings, ray_settings) or _join_owner(home) or _join_returning(home)
+    if factory is None and not starts:
+        raise ReplicaLost(
+            f"no factory runs on the cluster at {ray_settings.address}"
+            if ray_settings.address
+            else "no factory runs",
+            "`raysmith up` starts one",
+        )
+    factory = factory or _enter_or_join(settings, home, ray_settings)
+    try:
+        yield factory
+        if factory.started_here:
+            _linger(factory, say)
+            factory.flush()
+    finally:
+        _shut_down()
+
+
+def end_factory(settings: FactorySettings, ray_settings: RaySettings) -> bool:
+    """End the named cluster's factory with its fleet; whether there was one.
+
+    Unfinished runs stay in the log. Raises:
+        MachineError: No cluster answers.
+    """
+    present_token()
+    import ray
+    from ray.util import list_named_actors
+
+    _enter_cluster(settings, ray_settings)
+    try:
+        named = [each["name"] for each in list_named_actors(True) if each["namespace"] == settings.namespace]
+        # The orchestrator first, lest it makes a new scheduler; then that one, lest it makes new replicas.
+        for name in sorted(named, key=lambda name: (name != ORCHESTRATOR, name != "scheduler")):
+            with contextlib.suppress(ValueError):
+                ray.kill(ray.get_actor(name, namespace=settings.namespace))
+        return ORCHESTRATOR in named
+    finally:
+        _shut_down()
+
+
+def _enter_or_join(settings: FactorySettings, home: Path, ray_settings: RaySettings) -> Factory:
+    try:
+        return _enter(settings, ray_settings)
+    except StoreOwned:
+        # Another newcomer was faster.
+        if (factory := _join_owner(home)) is None:
+            raise
+        return factory
+
+
+def _linger(factory: Factory, say: Callable[[str], None]) -> None:
+    told = False
+    while waiting := factory.others_active():
+        if not told:
+            say(f"waiting for {len(waiting)} runs that another command gave this factory (Ctrl-C leaves)")
+            told = True
+        factory.wait(waiting, 5.0)
+
+
+def _join_named(settings: FactorySettings, ray_settings: RaySettings) -> Factory | None:
+    """The factory of the named cluster, wherever its store is; None without an address or a factory."""
+    import ray
+
+    if not ray_settings.address:
+        return None
+    _enter_cluster(settings, ray_settings)
+    try:
+        handle = ray.get_actor(ORCHESTRATOR, namespace=settings.namespace)
+    except ValueError:
+        ray.shutdown()
+        return None
+    try:
+        _wait_until_ready(handle)
+    except BaseException:
+        ray.shutdown()
+        raise
+    address = ray.get_runtime_context().gcs_address
+    return Factory(handle, address=address, dashboard_url=_dashboard_url(), started_here=False)
+
+
+def _enter_cluster(settings: FactorySettings, ray_settings: RaySettings) -> None:
+    if ray_settings.address.rpartition(":")[2].isdecimal() and "://" not in ray_settings.address:
+        try:
+            _knock(ray_settings.address)
+        except OSError as error:
+            raise _no_cluster(ray_settings.address, error) from error
+    _init(address=ray_settings.address, namespace=settings.namespace)
+
+
+def _join_owner(home: Path) -> Factory | None:
+    """The living owner's factory; None when nobody owns the store."""
+    deadline = time.monotonic() + DYING_S
+    last: Exception | None = None
+    while is_owned(home):
+        owner = read_owner(home)
+        if owner is not None and owner.address and not owner.is_dying:
+            try:
+                return _attach(owner.address, owner.namespace)
+            except (OSError, ValueError, RuntimeError, RaysmithError) as error:
+                last = error
+        if time.monotonic() > deadline:
+            raise StoreOwned(
+                f"another factory owns {home} and does not answer ({last})",
+                "`raysmith down` ends it; or set RAYSMITH_HOME to another folder",
+            ) from last
+        time.sleep(0.3)
+    return None
+
+
+def _join_returning(home: Path) -> Factory | None:
+    """The factory that was killed and that its cluster brings back; None where there is none.
+
+    One started here in its place would take the store from it.
+    """
+    if (lost := lost_owner(home)) is None:
+        return None
+    try:
+        return _attach(lost.address, lost.namespace)
+    except (OSError, ValueError, RuntimeError, RaysmithError):
+        return None
+
+
+def _attach(address: str, namespace: str) -> Factory:
+    import ray
+    from ray.exceptions import GetTimeoutError, RayError
+
+    _knock(address)
+    _init(address=address, namespace=namespace)
+    try:
+        handle = ray.get_actor(ORCHESTRATOR, namespace=namespace)
+        ray.get(handle.ready.remote(), timeout=PATIENCE_S)
+    except (RayError, GetTimeoutError, ValueError) as error:
+        ray.shutdown()
+        raise ConnectionError(str(error)) from error
+    return Factory(handle, address=address, dashboard_url=_dashboard_url(), started_here=False)
+
+
+def _knock(address: str) -> None:
+    """Ray tries a dead address for minutes; whether anybody listens is known at once."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=2.0):
+        pass
+
+
+def present_token() -> None:
+    """Ray makes clusters of its own ask for the user's token, and does not show it when it joins one.
+
+    It reads its mode when it is imported.
+    """
+    if _TOKEN.exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _enter(settings: FactorySettings, ray_settings: RaySettings) -> Factory:
+    """A factory of our own: on the cluster at `address`, else on a local one."""
+    import ray
+
+    if ray_settings.address:
+        _init(address=ray_settings.address, namespace=settings.namespace)
+        try:
+            refuse_node_local_store(settings)
+        except BaseException:
+            ray.shutdown()
+            raise
+        settings = replace(settings, detached=True, adopt_all=True)
+    else:
+        settings = replace(settings, driver_pid=os.getpid())
+        _init(
+            address="local",
+            namespace=settings.namespace,
+            num_cpus=ray_settings.num_cpus or None,
+            object_store_memory=ray_settings.object_store_mib * 1024 * 1024,
+            include_dashboard=ray_settings.dashboard,
+            # Ray looks whether the port is free even where it starts no dashboard.
+            dashboard_port=ray_settings.dashboard_port if ray_settings.dashboard else None,
+        )
+    try:
+        handle = start_actor(settings)
+    except BaseException:
+        _shut_down()
+        raise
+    context = ray.get_runtime_context()
+    return Factory(
+        handle,
+        address=context.gcs_address,
+        dashboard_url=_dashboard_url(),
+        started_here=not ray_settings.address,
+        was_there=False,
+    )
+
+
+def start_actor(settings: FactorySettings) -> Any:
+    """The factory's actor on the cluster that this process is in, made unless there is one; it is ready.
+
+    Raises:
+        StoreOwned: Another living factory has the store.
+        StoreError: The store cannot be used.
+    """
+    import ray
+
+    remote: Any = ray.remote(FactoryActor)
+    actor = remote.options(
+        name=ORCHESTRATOR,
+        namespace=settings.namespace,
+        lifetime="detached" if settings.detached else None,
+        get_if_exists=True,
+        max_restarts=-1,
+        max_concurrency=10_000,
+        num_cpus=0,
+        resources={"node:__internal_head__": 0.001},
+    )
+    handle = actor.remote(settings)
+    try:
+        _wait_until_ready(handle)
+    except RaysmithError:
+        # It keeps what it was made from; who comes with mended settings has to find no factory.
+        ray.kill(handle)
+        raise
+    return handle
+
+
+def _wait_until_ready(handle: Any) -> None:
+    import ray
+    from ray.exceptions import RayTaskError
+
+    try:
+        ray.get(handle.ready.remote())
+    except RayTaskError as error:
+        raise error.cause if isinstance(error.cause, RaysmithError) else error from error
+
+
+def refuse_node_local_store(settings: FactorySettings) -> None:
+    """Refuse a store on a node's own disk where the cluster has several nodes.
+
+    The orchestrator is on the head. A head that is replaced finds another disk, and commands on other
+    nodes would read stores of their own. Raises:
+        MachineError: It is so; names each setting that has to change.
+    """
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    if len(nodes) > 1 and (wrong := settings.store.on_one_node()):
+        raise MachineError(
+            f"this cluster has {len(nodes)} nodes, and on one node's own disk "
+            + (f"are {' and '.join(wrong)}" if len(wrong) > 1 else f"is {wrong[0]}"),
+            "; ".join(f"set {_SHARED[each]}" for each in wrong),
+        )
+
+
+_SHARED = {
+    "the event log (`store.url`)": "`store.url` to postgresql://USER@HOST/DATABASE",
+    "the artifacts (`store.artifacts`)": "`store.artifacts` to a URL such as gs://BUCKET/PREFIX, "
+    "or file:///PATH for a folder that every node mounts",
+}
+
+
+def _shut_down() -> None:
+    """Leave the cluster; one that was started here ends, its agents too."""
+    import ray
+    from ray._private import worker
+
+    node: Any = worker._global_node
+    every = node.all_processes.values() if node else ()
+    started = [each.process.pid for some in every for each in some]
+    family = {pid: at for parent in started for pid, at in processes.below(parent, depth=1).items()}
+    ray.shutdown()
+    processes.end(family)
+
+
+def _init(*, address: str, namespace: str, **options: Any) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import logging
+
+    import ray
+
+    before = processes.below(os.getpid())
+    try:
+        ray.init(
+            address=address,
+            namespace=namespace,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+            **options,
+        )
+    except (Exception, KeyboardInterrupt) as error:
+        # What Ray has started so far it does not know yet how to end.
+        now = processes.below(os.getpid())
+        processes.end({pid: at for pid, at in now.items() if pid not in before})
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        if address != "local":
+            raise _no_cluster(address, error) from error
+        # A node that comes up too late is a bare Exception of Ray's.
+        reason = " ".join(str(error).split())[:300]
+        raise MachineError(
+            f"Ray does not start here: {reason}",
+            "try again when the machine is less busy; `raysmith doctor` says what else is wrong",
+        ) from error
+
+
+def _no_cluster(address: str, error: Exception) -> MachineError:
+    reason = " ".join(str(error).split())[:300]
+    return MachineError(
+        f"no Ray cluster answers at {address} ({reason})",
+        "check RAY_ADDRESS; where the cluster asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN",
+    )
+
+
+def _dashboard_url() -> str | None:
+    from ray._private.worker import get_dashboard_url
+
+    url = get_dashboard_url()  # type: ignore[no-untyped-call]
+    return f"http://{url}" if url else None

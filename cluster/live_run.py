@@ -1,0 +1,294 @@
+"""One run being executed: a graph's calls become steps in the log, and a replayed call costs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+import structlog
+
+from cluster.artifacts import ArtifactStore
+from cluster.calls import called
+from cluster.handles import Dispatch, FleetClient
+from orchestrator.codec import from_json, to_json
+from orchestrator.context import ContextManifest
+from orchestrator.errors import RaysmithError, StaleEpoch
+from orchestrator.events import EFFECTS, Event, Kind, NewEvent, RunState, apply, canonical
+from orchestrator.lessons import signature_of, terms_of
+from orchestrator.patch import Changes
+from orchestrator.ports import Call, EventLog, Memory
+from orchestrator.report import changes_from, changes_json, error_to_json
+from orchestrator.steps import Allowance, EngineCall, Improvement, RepairRequest, Turn
+from orchestrator.task import Task
+from orchestrator.tree import Tree
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+# Facts that a graph records itself and therefore records again when it is replayed.
+_RECORDED_BY_GRAPHS = (Kind.ATTEMPT_STARTED, Kind.VERDICT_REACHED, Kind.PATCH_KEPT)
+
+
+class LiveRun:
+    """Implements `orchestrator.ports.Run` on a fleet, an event log and an artifact store.
+
+    Every event of the run goes through `append`, so that `state` is always the fold of the log.
+    """
+
+    def __init__(
+        self,
+        *,
+        state: RunState,
+        events: Sequence[Event],
+        task: Task,
+        tree: Tree,
+        candidate: Tree | None,
+        event_log: EventLog,
+        artifacts: ArtifactStore,
+        fleet: FleetClient,
+        memory: Memory | None = None,
+        on_event: Callable[[str], None],
+    ) -> None:
+        self.state = state
+        self.task = task
+        self.tree = tree
+        self.candidate = candidate
+        self.last_kind = events[-1].type
+        self._event_log = event_log
+        self._artifacts = artifacts
+        self._fleet = fleet
+        self._memory = memory
+        self._on_event = on_event
+        self._kept: Event | None = next((e for e in reversed(events) if e.type is Kind.PATCH_KEPT), None)
+        self._kept_changes: dict[str, Any] | None = None
+        self._recorded = {_fact(e.type, e.attempt, e.data) for e in events if e.type in _RECORDED_BY_GRAPHS}
+        self._calls: dict[str, Call[Any]] = {}
+        self._used_before_s = used_wall_s(events)
+        self._began = time.monotonic()
+        self._order = asyncio.Lock()
+
+    @property
+    def used_s(self) -> float:
+        """Wall seconds that the run has been worked on, in this life and earlier ones."""
+        return self._used_before_s + time.monotonic() - self._began
+
+    def remaining_s(self) -> float:
+        """Wall seconds left of the budget."""
+        return self.task.budget.wall_s - self.used_s
+
+    async def load_kept(self) -> None:
+        """Read the best changes of an earlier life, so that `kept` can answer at once."""
+        if self._kept is not None:
+            content = await asyncio.to_thread(self._artifacts.get, self._kept.data["patch"])
+            self._kept_changes = changes_from(content)
+
+    def kept(self) -> tuple[Changes, tuple[str, ...]] | None:
+        """The best changes so far, relative to `tree`, and what fails with them."""
+        if self._kept is None or self._kept_changes is None:
+            return None
+        return self._kept_changes, tuple(self._kept.data["failing_tests"])
+
+    async def append(self, *events: NewEvent) -> None:
+        """Commit `events` and fold them into `state`."""
+        async with self._order:
+            for event in await self._event_log.append(events):
+                self._fold(event)
+        self._on_event(self.state.run_id)
+
+    def catch_up(self, events: Sequence[Event]) -> None:
+        """Fold what was committed all the same when its append was cancelled."""
+        for event in events:
+            if event.seq > self.state.last_seq:
+                self._fold(event)
+
+    def _fold(self, event: Event) -> None:
+        self.state = apply(self.state, event)
+        log.info(str(event.type), run=event.run_id, seq=event.seq, step=event.step, attempt=event.attempt)
+        if event.type is Kind.PATCH_KEPT:
+            self._kept = event
+
+    def event(self, kind: Kind, data: Mapping[str, Any], **envelope: Any) -> NewEvent:
+        """A new event of this run."""
+        return NewEvent(run_id=self.state.run_id, type=kind, data=data, tenant=self.task.tenant, **envelope)
+
+    async def record(self, kind: Kind, data: Mapping[str, Any], *, attempt: int = 0) -> None:
+        """Commit a fact of the graph, once."""
+        fact = _fact(kind, attempt, data)
+        if fact not in self._recorded:
+            self._recorded.add(fact)
+            await self.append(self.event(kind, data, attempt=attempt))
+
+    async def keep(self, changes: Changes, failing: Sequence[str], explanation: str) -> None:
+        """Commit the best changes so far."""
+        digest = await asyncio.to_thread(self._artifacts.put, changes_json(changes))
+        if self._kept is not None and self._kept.data["patch"] == digest:
+            return
+        self._kept_changes = dict(changes)
+        data = {
+            "patch": digest,
+            "failing": len(failing),
+            "failing_tests": list(failing),
+            "files": sorted(changes),
+            "explanation": explanation,
+        }
+        await self.record(Kind.PATCH_KEPT, data, attempt=self.state.attempt)
+
+    async def call(self, call: Call[T]) -> T:
+        """Have the step done on a replica, or answer from the log."""
+        done = self.state.steps.get((call.step, call.attempt))
+        if done is not None and done.status == "completed" and done.result is not None:
+            content = await asyncio.to_thread(self._artifacts.get, done.result)
+            return from_json(call.returns, content)  # type: ignore[no-any-return]
+        dispatch_id = f"{self.state.run_id}/{call.step}.{call.attempt}"
+        self._calls[dispatch_id] = call
+        try:
+            reminded = await self._reminded(call)
+            result: T = await self._execute(dispatch_id, reminded, epoch=done.epoch + 1 if done else 1)
+        except Exception as error:
+            await self.append(self._of(call, Kind.STEP_FAILED, {"error": _told(error)}, dispatch_id))
+            raise
+        finally:
+            del self._calls[dispatch_id]
+        digest = await asyncio.to_thread(lambda: self._artifacts.put(to_json(result, call.returns)))
+        data = {"result": digest, **_prompts_of(result)}
+        await self.append(self._of(call, Kind.STEP_COMPLETED, data, dispatch_id))
+        return result
+
+    async def progress(self, dispatch_id: str, epoch: int, news: Improvement | Turn) -> None:
+        """An agent of this run tells of partial progress, or of one of its turns.
+
+        Raises:
+            StaleEpoch: The step is no longer wanted, or was given to another replica.
+        """
+        call = self._calls.get(dispatch_id)
+        known = self.state.steps.get((call.step, call.attempt)) if call else None
+        if call is None or known is None or known.epoch != epoch:
+            raise StaleEpoch(
+                f"step {dispatch_id} under epoch {epoch} is no longer wanted", "stop working on it"
+            )
+        if isinstance(news, Turn):
+            await self.append(self._of(call, Kind.STEP_PROGRESS, turn_to_json(news), dispatch_id))
+            return
+        data = {
+            "failing": len(news.failing),
+            "explanation": news.explanation,
+            "candidates": news.candidates,
+            "cpu_s": round(news.cpu_s, 3),
+            "files": sorted(news.changes),
+        }
+        await self.append(self._of(call, Kind.STEP_PROGRESS, data, dispatch_id))
+        if call.progress is not None:
+            await call.progress(news)
+
+    async def called(self, dispatch_id: str, epoch: int, call: EngineCall) -> None:
+        """An agent of this run asked an engine. It was paid for, so it counts whatever became of the step."""
+        event = await asyncio.to_thread(
+            called, call, self._artifacts, self.state, dispatch_id=dispatch_id, epoch=epoch
+        )
+        await self.append(event)
+
+    def _allowance(self) -> Allowance:
+        budget = self.task.budget
+        whole = Allowance(
+            tokens=budget.tokens or None, gpu_s=budget.gpu_s or None, cost_usd=budget.cost_usd or None
+        )
+        return whole.after(self.state.usage)
+
+    async def _reminded(self, call: Call[T]) -> Call[T]:
+        """`call` with what earlier runs taught, where it is a repair by a model."""
+        request = call.request
+        if self._memory is None or not isinstance(request, RepairRequest) or not request.model:
+            return call
+        terms = terms_of(signature_of(request.details))
+        lessons = await self._memory.recall(terms, tenant=self.task.tenant)
+        # A run that goes on after its end learns nothing from itself.
+        others = tuple(each for each in lessons if each.run_id != self.state.run_id)
+        return replace(call, request=replace(request, lessons=others))
+
+    async def _execute(self, dispatch_id: str, call: Call[T], *, epoch: int) -> T:
+        async def on_dispatched(replica: str, epoch: int) -> None:
+            data = {"replica": replica, "role": str(call.role), "method": call.method}
+            await self.append(self._of(call, Kind.STEP_DISPATCHED, data, dispatch_id, epoch))
+
+        async def on_requeued(epoch: int, reason: str) -> None:
+            await self.append(self._of(call, Kind.STEP_REQUEUED, {"reason": reason}, dispatch_id, epoch))
+
+        dispatch = Dispatch(
+            dispatch_id=dispatch_id,
+            run_id=self.state.run_id,
+            step=call.step,
+            role=call.role,
+            method=call.method,
+            payload=call.request,
+            priority=self.task.priority,
+            tenant=self.task.tenant,
+            affinity=self.state.run_id,
+            epoch=epoch,
+            allowance=self._allowance(),
+        )
+        result: T = await self._fleet.execute(dispatch, on_dispatched=on_dispatched, on_requeued=on_requeued)
+        return result
+
+    def _of(
+        self, call: Call[Any], kind: Kind, data: Mapping[str, Any], dispatch_id: str, epoch: int | None = None
+    ) -> NewEvent:
+        known = self.state.steps.get((call.step, call.attempt))
+        return self.event(
+            kind,
+            data,
+            step=str(call.step),
+            attempt=call.attempt,
+            dispatch_id=dispatch_id,
+            epoch=epoch if epoch is not None else known.epoch if known else 0,
+        )
+
+
+def turn_to_json(turn: Turn) -> dict[str, Any]:
+    """An agent's turn as the data of `step_progress` keeps it; `turn` tells it from an improvement."""
+    told = asdict(turn)
+    usage = told.pop("usage")
+    return {"turn": told.pop("number"), **told, "usage": {name: used for name, used in usage.items() if used}}
+
+
+def _fact(kind: Kind, attempt: int, data: Mapping[str, Any]) -> tuple[Kind, int, str]:
+    return kind, attempt, canonical(data)
+
+
+def _told(error: Exception) -> dict[str, Any]:
+    if isinstance(error, RaysmithError):
+        return error_to_json(error)
+    return {"code": "error", "message": f"{type(error).__name__}: {error}", "next": "", "exit_code": 1}
+
+
+def used_wall_s(events: Sequence[Event]) -> float:
+    """Seconds between the first and last event of each life of a run since it last ended, added up."""
+    used, start, last = 0.0, None, None
+    for event in events:
+        if event.type is Kind.RUN_FINISHED:
+            used, start, last = 0.0, None, None
+            continue
+        if event.type in EFFECTS or (event.type is Kind.ENGINE_CALLED and start is None):
+            continue
+        at = datetime.fromisoformat(event.at)
+        if event.type in (Kind.RUN_STARTED, Kind.RUN_RESUMED):
+            if start is not None and last is not None:
+                used += (last - start).total_seconds()
+            start = at
+        last = at
+    return used + (last - start).total_seconds() if start and last else used
+
+
+def task_to_json(task: Task) -> dict[str, Any]:
+    """The task as the data of `run_submitted` keeps it."""
+    return asdict(task)
+
+
+def _prompts_of(result: object) -> dict[str, Any]:
+    """Which prompts a step's model was given, as TEMPLATE@VERSION; nothing where none was."""
+    contexts: Sequence[ContextManifest] = getattr(result, "contexts", ())
+    named = dict.fromkeys(f"{each.template}@{each.version}" for each in contexts if each.template)
+    return {"prompts": list(named)} if named else {}
