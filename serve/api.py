@@ -1,0 +1,134 @@
+"""The Python API behind `import raysmith`: the commands' work without a screen. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from orchestrator.errors import TaskError
+from serve.api_factory import Factory, Folder, Options, Run, check_known
+from serve.results import Result
+
+if TYPE_CHECKING:
+    from serve.config import Loaded
+
+
+class Place(TypedDict, total=False):
+    """Which factory, and how it is configured.
+
+    Attributes:
+        config: A YAML file laid over the defaults, as `--config`.
+        settings: Single settings by dotted key, as `--set`: `{"search.cpu_s": 20}`.
+        home: Folder of all state; default: RAYSMITH_HOME.
+        note: Called with a remark for a person, such as what a snapshot leaves out.
+    """
+
+    config: Folder | None
+    settings: Mapping[str, object] | None
+    home: Folder | None
+    note: Callable[[str], None]
+
+
+class Once(Place, Options, total=False):
+    """Both, for the functions that do one thing and end."""
+
+
+@contextlib.contextmanager
+def connect(**place: Unpack[Place]) -> Iterator[Factory]:
+    """Join the living factory, or start one for the time of the block; as the commands do.
+
+    A factory that was started here waits at the end of the block for the runs of others that joined
+    it; runs of one's own that are unfinished by then stay in the log, and `raysmith resume` carries them on.
+
+    Raises:
+        TaskError: A setting is wrong, or this process is connected to Ray already.
+        StoreOwned: Another factory owns the store and cannot be joined.
+        MachineError: Ray does not start here, or no cluster answers.
+    """
+    from cluster.connect import connect as enter
+    from serve.commands.door import factory_settings
+
+    _need_no_ray()
+    loaded, note = _loaded(place), place.get("note", lambda _text: None)
+    with enter(factory_settings(loaded), ray_settings=loaded.config.ray, say=note) as client:
+        yield Factory(client, loaded, note)
+
+
+def repair(path: Folder, *, apply: bool = False, **options: Unpack[Once]) -> Result:
+    """Make the failing tests of the folder `path` pass; `apply` writes a certified patch into it.
+
+    Raises:
+        TaskError: The folder, an option or a setting is wrong.
+        MachineError: This machine lacks something.
+    """
+    return _once(options, lambda factory, own: factory.repair(path, **own), apply=apply)
+
+
+def test(path: Folder, **options: Unpack[Once]) -> Result:
+    """Run the tests of the folder `path` in the sandbox; raises as `repair`."""
+    return _once(options, lambda factory, own: factory.test(path, **own))
+
+
+def verify(base: Folder, candidate: Folder, **options: Unpack[Once]) -> Result:
+    """Judge the folder `candidate` by the protected tests of `base`; raises as `repair`."""
+    return _once(options, lambda factory, own: factory.verify(base, candidate, **own))
+
+
+def run(goal: str, *, path: Folder | None = None, graph: str = "story", **options: Unpack[Once]) -> Result:
+    """Take a goal in words through code, test, run and repair; see `Factory.run`."""
+    return _once(options, lambda factory, own: factory.run(goal, path=path, graph=graph, **own))
+
+
+def batch(
+    tasks: Folder | Iterable[Mapping[str, object]], *, out: Folder | None = None, **place: Unpack[Place]
+) -> list[Result]:
+    """Run many tasks; see `Factory.batch`."""
+    with connect(**place) as factory:
+        return factory.batch(tasks, out=out)
+
+
+def _once(options: Once, start: Callable[[Factory, Options], Run], *, apply: bool = False) -> Result:
+    place: Any = {name: value for name, value in options.items() if name in Place.__annotations__}
+    own: Any = {name: value for name, value in options.items() if name not in place}
+    with connect(**place) as factory:
+        work = start(factory, own)
+        try:
+            result = work.result()
+        except KeyboardInterrupt:
+            # A joined factory lives on; it must not go on with what nobody waits for.
+            if not factory.started_here:
+                work.cancel("interrupted")
+            raise
+        if apply and result.succeeded and result.changes:
+            work.apply()
+    return result
+
+
+def _need_no_ray() -> None:
+    import sys
+
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        raise TaskError(
+            "this process is connected to Ray already",
+            "use one connect() at a time, and call ray.shutdown() before it",
+        )
+
+
+def _loaded(place: Place) -> Loaded:
+    from serve.config import load
+
+    check_known(place, Place.__annotations__)
+    file, home = place.get("config"), place.get("home")
+    settings = [f"{key}={_as_text(value)}" for key, value in (place.get("settings") or {}).items()]
+    loaded = load(Path(file) if file is not None else None, settings)
+    return loaded if home is None else replace(loaded, home=Path(home).expanduser().absolute())
+
+
+def _as_text(value: object) -> str:
+    import json
+
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,0 +1,1 @@
+"""The pages at /dashboard: rendered here, escaped, with a few lines of script for live events."""

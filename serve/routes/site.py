@@ -1,0 +1,77 @@
+"""What the routes work with: the factory behind them, the settings, and who may come in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+from fastapi import Depends, Request
+
+from cluster.event_log_projection import RunSummary
+from orchestrator.events import Event, RunState, Status
+from orchestrator.task import Task
+from orchestrator.tree import Tree
+from serve.auth import Keyring
+from serve.config import Config
+from serve.routes.metrics import Metrics
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class Floor(Protocol):
+    """The factory as the routes need it; `cluster.reach.Reach` is one.
+
+    Every call raises `ReplicaLost` while the orchestrator is not there.
+    """
+
+    async def stand(self) -> dict[str, Any]: ...
+
+    async def submit(
+        self, task: Task, tree: Tree | None, candidate: Tree | None, *, key: str, fingerprint: str
+    ) -> tuple[str, bool]: ...
+
+    async def cancel(self, run_id: str, reason: str) -> RunState: ...
+
+    async def state(self, run_id: str) -> RunState: ...
+
+    async def result(self, run_id: str) -> dict[str, Any]: ...
+
+    async def events(self, run_id: str, after_seq: int = 0, wait_s: float = 0.0) -> Sequence[Event]: ...
+
+    async def runs(
+        self, status: Collection[Status] | None, limit: int, offset: int
+    ) -> tuple[list[RunSummary], int]: ...
+
+    async def diff(self, run_id: str) -> bytes: ...
+
+    async def status(self) -> dict[str, Any]: ...
+
+
+@dataclass(kw_only=True)
+class Site:
+    """One ingress process.
+
+    Attributes:
+        is_open: No key is needed: Serve is configured to bind to loopback. Never the client's word.
+        heartbeat_s: Seconds of silence after which a stream sends a comment.
+    """
+
+    floor: Floor
+    config: Config
+    home: Path
+    keyring: Keyring
+    is_open: bool
+    metrics: Metrics = field(default_factory=Metrics)
+    heartbeat_s: float = 10.0
+    streams_open: int = 0
+
+
+def site_of(request: Request) -> Site:
+    """The site that answers `request`."""
+    site: Site = request.app.state.site
+    return site
+
+
+Here = Annotated[Site, Depends(site_of)]
