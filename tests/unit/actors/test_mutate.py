@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.search import edits, locate, ranking, source
+from actors.search.inside.text import replaced
+from actors.search.mutate import changes
+from actors.search.mutators import conditions, flow, grouping, operators
+from actors.search.mutators.site import Evidence
+from actors.search.source import Source
+
+NONE = Evidence()
+EVIDENCE = Evidence(constants=("3", "'ab'", "2.5"), raises=("ValueError",), errors=(("KeyError", "'x'"),))
+MODULES = [edits, locate, ranking, source, conditions, flow, grouping, operators]
+
+
+def proposals(text: str, evidence: Evidence = NONE) -> dict[str, str]:
+    """Every mutated text and what it is said to do."""
+    parsed = Source("m.py", text.encode())
+    return {
+        replaced(parsed.text, change.spans): change.why
+        for statement in parsed.statements
+        for _, change, _ in changes(parsed, statement, evidence, 0.06)
+    }
+
+
+def body(text: str) -> str:
+    return textwrap.dedent(text).lstrip("\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_every_proposal_parses_and_leaves_the_rest_alone(module: object) -> None:
+    parsed = Source("m.py", inspect.getsource(module).encode())  # type: ignore[arg-type]
+
+    for number, statement in enumerate(parsed.statements):
+        if number % 13:
+            continue
+        for rank, (_, change, weight) in enumerate(changes(parsed, statement, EVIDENCE, 0.06)):
+            if rank % 17:
+                continue
+            text = replaced(parsed.text, change.spans)
+            ast.parse(text)
+            assert text != parsed.text
+            assert 0 < weight <= 2.5
+            assert change.why
+
+
+NAMES = st.sampled_from(["a", "b", "items"])
+ATOMS = st.one_of(NAMES, st.integers(0, 9).map(str), st.just("items[0]"), st.just("len(items)"))
+EXPRESSIONS = st.recursive(
+    ATOMS,
+    lambda inner: st.one_of(
+        st.tuples(
+            inner, st.sampled_from(["+", "-", "*", "//", "%", "**", "<", "==", "and", "or"]), inner
+        ).map(lambda parts: f"({parts[0]} {parts[1]} {parts[2]})"),
+        inner.map(lambda text: f"not {text}").map(lambda text: f"({text})"),
+        inner.map(lambda text: f"sorted([{text}])"),
+        st.tuples(inner, inner).map(lambda parts: f"({parts[0]} if {parts[1]} else a)"),
+        inner.map(lambda text: f"sum(x + {text} for x in items)"),
+        inner.map(lambda text: f"items[{text}:]"),
+        inner.map(lambda text: f'f"<{{a}} {{b}}>" + str({text})'),
+    ),
+    max_leaves=5,
+)
+
+
+@pytest.mark.slow
+@given(EXPRESSIONS, st.sampled_from(["\n", "\r\n"]), st.booleans())
+@settings(max_examples=12, deadline=None)
+def test_proposals_for_any_expression_parse(expression: str, newline: str, ended: bool) -> None:
+    lines = [
+        "def f(a, b, items):",
+        "\tx = 0",
+        f"\tfor y in {expression}:",
+        f"\t\tx += {expression}",
+        "\treturn x",
+    ]
+    text = newline.join(lines) + (newline if ended else "")
+
+    for mutated in proposals(text):
+        ast.parse(mutated)
+
+
+@given(st.lists(st.sampled_from("+-*/%"), min_size=2, max_size=4))
+def test_an_operator_changes_alone_where_nothing_else_is_meant(symbols: list[str]) -> None:
+    expression = "a" + "".join(f" {symbol} b" for symbol in symbols)
+    found = proposals(f"def f(a, b):\n    return {expression}\n")
+
+    for number, symbol in enumerate(symbols):
+        if symbol == "+":
+            changed = symbols.copy()
+            changed[number] = "-"
+            wanted = "a" + "".join(f" {one} b" for one in changed)
+            assert f"def f(a, b):\n    return {wanted}\n" in found
+
+
+# One claim per class of bug: the repaired text is among the proposals.
+CLASSES = {
+    "boundary": ("if a > 3:", "if a >= 3:"),
+    "equality": ("if a is b:", "if a == b:"),
+    "arithmetic": ("x = a + b", "x = a - b"),
+    "precedence": ("x = a - b * 2", "x = (a - b) * 2"),
+    "integer division": ("x = a / b", "x = a // b"),
+    "rounding up": ("x = a // b", "x = -(-a // b)"),
+    "boolean": ("if a and b:", "if a or b:"),
+    "negation": ("if a:", "if not a:"),
+    "off by one": ("x = range(a)", "x = range(a + 1)"),
+    "range start": ("x = range(a)", "x = range(1, a)"),
+    "index": ("x = a[0]", "x = a[-1]"),
+    "slice": ("x = a[:]", "x = a[:-1]"),
+    "reverse": ("x = a[:3]", "x = a[:3:-1]"),
+    "constant": ("x = 0", "x = 1"),
+    "string": ("x = 'ab '", "x = 'ab'"),
+    "variable": ("x = a", "x = b"),
+    "function": ("x = min(a)", "x = max(a)"),
+    "method": ("a.append(b)", "a.extend(b)"),
+    "wrap": ("x = a - b", "x = abs(a - b)"),
+    "strip": ("x = a", "x = a.strip()"),
+    "unwrap": ("x = sorted(a)", "x = a"),
+    "argument order": ("x = f(a, b)", "x = f(b, a)"),
+    "keyword": ("x = sorted(a)", "x = sorted(a, reverse=True)"),
+    "lookup": ("x = a[b]", "x = a.get(b, 0)"),
+    "augmented": ("x -= a", "x += a"),
+    "accumulate": ("x = a", "x += a"),
+    "repeated object": ("x = [[0]] * a", "x = [[0] for _ in range(a)]"),
+    "branches": ("x = a if b else 0", "x = 0 if b else a"),
+    "exchanged names": ("x = a[b] + a", "x = b[a] + b"),
+    "comprehension filter": ("x = [y for y in a]", "x = [y for y in a if y]"),
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_of_bug_has_its_repair_among_the_proposals(name: str) -> None:
+    wrong, right = CLASSES[name]
+    tail = "\n        pass" if wrong.endswith(":") else ""
+
+    found = proposals(f"def f(a, b):\n    x = 5\n    {wrong}{tail}\n    return x\n")
+
+    assert f"def f(a, b):\n    x = 5\n    {right}{tail}\n    return x\n" in found
+
+
+def test_a_guard_can_be_put_first() -> None:
+    found = proposals("def f(items):\n    return sum(items) / len(items)\n")
+
+    assert "def f(items):\n    if not items:\n        return 0\n    return sum(items) / len(items)\n" in found
+
+
+def test_a_guard_raises_what_the_test_expects() -> None:
+    found = proposals("def f(n):\n    return n\n", EVIDENCE)
+
+    assert any("if n < 0:\n        raise ValueError(" in text for text in found)
+
+
+def test_an_unused_flag_is_put_to_use() -> None:
+    found = proposals("def add(a, b, do_round=False):\n    return {'result': a + b}\n")
+
+    assert (
+        "def add(a, b, do_round=False):\n    return {'result': round(a + b) if do_round else a + b}\n"
+        in found
+    )
+
+
+def test_a_mutable_default_is_made_fresh() -> None:
+    found = proposals("def f(x, bag=[]):\n    bag.append(x)\n    return bag\n")
+
+    assert any("bag=None" in text and "if bag is None:\n        bag = []" in text for text in found)
+
+
+def test_a_return_moves_out_of_its_loop_in_the_files_own_indentation() -> None:
+    found = proposals("def f(a):\n\tfor x in a:\n\t\tprint(x)\n\t\treturn x\n")
+
+    assert "def f(a):\n\tfor x in a:\n\t\tprint(x)\n\treturn x\n" in found
+
+
+def test_a_statement_is_inserted_with_the_files_newlines() -> None:
+    found = proposals("def f(a):\r\n    n = 0\r\n    for x in a:\r\n        print(x)\r\n    return n\r\n")
+
+    assert any("print(x)\r\n        n += 1\r\n" in text for text in found)
+
+
+def test_a_missing_import_is_added() -> None:
+    evidence = Evidence(errors=(("NameError", "name 'math' is not defined"),))
+
+    found = proposals("def f(a):\n    return math.floor(a)\n", evidence)
+
+    assert "import math\ndef f(a):\n    return math.floor(a)\n" in found
+
+
+def test_a_string_is_made_what_the_expected_text_shows() -> None:
+    evidence = Evidence(differences=(("Hello Ann!", "Hello, Ann!"),))
+
+    found = proposals("def f(name):\n    return 'Hello ' + name + '!'\n", evidence)
+
+    assert "def f(name):\n    return 'Hello, ' + name + '!'\n" in found
+
+
+def test_an_await_is_added() -> None:
+    found = proposals("async def f(a):\n    x = g(a)\n    return x\n")
+
+    assert "async def f(a):\n    x = await g(a)\n    return x\n" in found
+
+
+def test_an_argument_is_added_behind_the_parentheses_of_the_last() -> None:
+    found = proposals("def f(a):\n    return sorted((a))\n")
+
+    assert "def f(a):\n    return sorted((a), reverse=True)\n" in found
+
+
+def test_an_operand_that_does_nothing_is_not_proposed() -> None:
+    found = proposals("def f(a):\n    return len(a) + 1\n")
+
+    assert "def f(a):\n    return len(a) + 0\n" not in found
+    assert "def f(a):\n    return len(a) * 1\n" not in found
+    assert "def f(a):\n    return len(a)\n" in found

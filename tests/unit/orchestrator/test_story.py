@@ -1,0 +1,112 @@
+"""Graph `story`: who is asked for what, and what a review may change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fakes import PASSING, FakeRun, tree
+
+from orchestrator.errors import EngineDown, StoreError
+from orchestrator.graph import graph_named
+from orchestrator.plan import Plan, PlannedFile, PlanWhen
+from orchestrator.steps import Finding, Planned, Reviewed, Severity, Usage, Written
+from orchestrator.story import story
+from orchestrator.task import AgentSettings, Task
+from orchestrator.tree import Tree
+
+BASE = {"tests/test_a.py::one": PASSING}
+TASK = Task(id="t", graph="story", goal="A service with several parts", model="m")
+PLAN = Plan(
+    project="service",
+    files=tuple(PlannedFile(path=path) for path in ("a.py", "b.py", "tests/test_a.py")),
+)
+WRITTEN = {
+    "code": Written(files=dict(tree(a="1", b="2").files), usage=Usage(completion=10), engine="openai"),
+    "test": Written(files=dict(tree(tests__test_a="3").files), usage=Usage(completion=5)),
+}
+FOUND = Finding(path="a.py", line=1, severity=Severity.HIGH, kind="security", message="look")
+
+
+def a_run(**changes: Any) -> FakeRun:
+    values: dict[str, Any] = {"written": WRITTEN, "task": TASK, "tree": Tree()}
+    return FakeRun(BASE, **{**values, **changes})
+
+
+def asked(run: FakeRun, method: str) -> list[Any]:
+    return [call.request for call in run.calls if call.method == method]
+
+
+async def test_a_plan_says_what_coder_and_tester_write() -> None:
+    run = a_run(planned=Planned(plan=PLAN, usage=Usage(completion=3)))
+
+    outcome = await story(run)
+
+    code, tests = asked(run, "write")
+    assert [file.path for file in code.wanted] == ["a.py", "b.py"]
+    assert [file.path for file in tests.wanted] == ["tests/test_a.py"]
+    assert code.plan == tests.plan == PLAN
+    assert (outcome.reason, outcome.usage.completion) == ("certified", 18)
+
+
+async def test_without_a_usable_plan_the_goal_is_written_all_the_same() -> None:
+    run = a_run()
+
+    outcome = await story(run)
+
+    assert [request.wanted for request in asked(run, "write")] == [(), ()]
+    assert outcome.reason == "certified"
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        a_run(task=replace(TASK, goal="in app.py")),
+        a_run(task=replace(TASK, agents=AgentSettings(plan=PlanWhen.NEVER))),
+        a_run(tree=tree(old="x")),
+    ],
+)
+async def test_a_single_file_a_folder_and_a_switch_do_without_a_planner(run: FakeRun) -> None:
+    await story(run)
+
+    assert [call.method for call in run.calls][:2] == ["write", "write"]
+
+
+REVIEWED = replace(TASK, agents=AgentSettings(review=True))
+
+
+async def test_what_a_reviewer_finds_is_told_and_changes_nothing() -> None:
+    run = a_run(task=REVIEWED, reviewed=Reviewed(findings=(FOUND,), usage=Usage(completion=7)))
+
+    outcome = await graph_named("story").execute(run)
+
+    (request,) = asked(run, "review")
+    assert set(request.changes) == {"a.py", "b.py", "tests/test_a.py"}
+    assert (outcome.status, outcome.reason, outcome.findings) == ("succeeded", "certified", (FOUND,))
+    assert outcome.usage.completion == 22
+
+
+@pytest.mark.parametrize("changes", [{"reviewed": EngineDown("gone")}, {"seconds_left": 1.0}])
+async def test_a_review_that_fails_or_has_no_time_leaves_the_certificate(changes: dict[str, Any]) -> None:
+    run = a_run(task=REVIEWED, **changes)
+
+    outcome = await graph_named("story").execute(run)
+
+    assert (outcome.reason, outcome.findings) == ("certified", ())
+
+
+async def test_a_store_that_is_gone_is_no_matter_of_the_review() -> None:
+    with pytest.raises(StoreError):
+        await graph_named("story").execute(a_run(task=REVIEWED, reviewed=StoreError("gone")))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"task": TASK}, {"task": replace(REVIEWED, graph="repair"), "tree": tree(a="x", test_a="y")}]
+)
+async def test_nothing_is_reviewed_unasked_or_where_nothing_was_changed(changes: dict[str, Any]) -> None:
+    run = a_run(**changes)
+
+    await graph_named(run.task.graph).execute(run)
+
+    assert asked(run, "review") == []
