@@ -123,12 +123,16 @@ def test_no_series_carries_a_run_a_task_or_a_replica(factory: Factory) -> None:
 
 
 def test_after_a_killed_orchestrator_the_totals_are_exact_and_the_counters_go_on(factory: Factory) -> None:
-    pid = json.loads((factory.home / "owner.json").read_text())["pid"]
-    os.kill(pid, signal.SIGKILL)
+    killed = json.loads((factory.home / "owner.json").read_text())
+    os.kill(killed["pid"], signal.SIGKILL)
 
     results = factory.batch("second", "test")
 
     assert [result["status"] for result in results] == ["succeeded"] * 2
+    # The command waited for the killed one to come back instead of starting a factory beside it.
+    owner = json.loads((factory.home / "owner.json").read_text())
+    assert owner["pid"] != killed["pid"]
+    assert owner["address"] == killed["address"]
     _agree(factory)
     assert factory.query(QUERIES["runs"]) == {"reason=certified,status=succeeded": 5.0}
     # The dead process's series stay, so sums go on where they were.
