@@ -137,7 +137,8 @@ class FleetClient:
         import ray
 
         from cluster.fleet import check_fleet
-        from cluster.scheduler import SchedulerSpec, ensure_scheduler
+        from cluster.scheduler import ensure_scheduler
+        from cluster.scheduler_spec import SchedulerSpec
 
         settings = scheduling or SchedulingSettings()
         spec = SchedulerSpec(
