@@ -14,7 +14,7 @@ from orchestrator.tree import File, Tree
 from serve.results import Result, error_from, refusal, result_from
 
 if TYPE_CHECKING:
-    from cluster.connect import Factory as Client
+    from cluster.client import Factory as Client
     from orchestrator.task import Task
     from serve.batch import Tally
     from serve.config import Config, Loaded

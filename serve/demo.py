@@ -15,7 +15,7 @@ from serve.commands.work import defaults
 from serve.tasks import take, task_for
 
 if TYPE_CHECKING:
-    from cluster.connect import Factory
+    from cluster.client import Factory
 
 _STORY_MODEL = "recorded:add_story"
 _GOAL = Path("add_story", "goal.txt")

@@ -16,7 +16,7 @@ from serve.render import Screen
 
 if TYPE_CHECKING:
     from cluster.artifacts import ArtifactStore
-    from cluster.connect import Factory
+    from cluster.client import Factory
     from cluster.event_log import EventReader
     from serve.config import Config, Loaded
 

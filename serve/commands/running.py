@@ -20,7 +20,7 @@ from serve.commands.door import Door, Ended, Interrupted
 from serve.render import clean_lines, event_line, result_lines
 
 if TYPE_CHECKING:
-    from cluster.connect import Factory
+    from cluster.client import Factory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
