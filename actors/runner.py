@@ -8,13 +8,14 @@ import secrets
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from actors.judge.assemble import Assembled, assemble
+from actors.judge.candidate import run_candidate
 from actors.judge.profile import profile_base
-from actors.judge.suite import Suite, process_environment, run_suite
+from actors.judge.suite import process_environment
 from actors.sandbox.layer import Layer, build_layer, importable_names
 from actors.sandbox.port import Channel, Job, Sandbox
 from actors.sandbox.probe import ProbeReport, choose
@@ -75,25 +76,11 @@ class Runner:
         Raises:
             SandboxError: The sandbox could not be started or broke.
         """
-        profile = request.profile
         layer = await self._layer(request.base, request.python)
         assembled = await asyncio.to_thread(
-            assemble, request.base, request.candidate, profile, modules=layer.modules
+            assemble, request.base, request.candidate, request.profile, modules=layer.modules
         )
-        suite = Suite(
-            arguments=profile.arguments,
-            options=profile.options,
-            plugins=profile.plugins,
-            protected=profile.protected,
-            added=frozenset(request.base.changes_to(assembled.tree)) - profile.protected,
-            tests=profile.protected & {test.partition("::")[0] for test in profile.expected},
-        )
-        seed = 0 if profile.fixed_order else request.seed
-        running = run_suite(
-            await self._ready(), layer, assembled.tree, suite, seed=seed, timeout_s=request.timeout_s
-        )
-        run = (await self._tracked(running)).run
-        return replace(run, findings=assembled.findings, dropped=assembled.dropped)
+        return await self._tracked(run_candidate(await self._ready(), layer, request, assembled))
 
     async def findings(self, request: TestRequest) -> Assembled:
         """What of a candidate would be tested, what was dropped, and why a person should look."""

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _pytest import runner  # noqa: F401
+from _pytest import runner
 
 Send = Callable[..., None]
 Key = Callable[[pytest.Item], str]
@@ -266,6 +266,18 @@ class Reporter:
         return sorted(found)
 
 
+def keep_names() -> None:
+    """Say in PYTEST_CURRENT_TEST that a test runs, but not which: code under test has no use for it."""
+
+    def update(_: pytest.Item, when: str | None) -> None:
+        if when:
+            os.environ["PYTEST_CURRENT_TEST"] = f"a test ({when})"
+        else:
+            os.environ.pop("PYTEST_CURRENT_TEST", None)
+
+    vars(runner)["_update_current_test_var"] = update
+
+
 def arguments(asked: dict[str, Any]) -> list[str]:
     """The command line that `python -m pytest` would have had, with the base's own choices."""
     given = ["-o", "addopts=", f"--rootdir={asked['work']}", "--color=no"]
@@ -304,6 +316,8 @@ def run() -> int:
     os.close(null)
     send = sender(3, bytes.fromhex(asked.pop("key")))
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    if asked["nameless"]:
+        keep_names()
     given = arguments(asked)
     sys.argv = [as_main(), *given]
     sys.path[:0] = [asked["work"], *asked["paths"]]

@@ -20,6 +20,7 @@ from orchestrator.verdict import CollectionError, JudgeKind, TestRun
 _HERE = Path(__file__).parent
 _CONFTEST = re.compile(r"ImportError while loading conftest '(?P<path>[^']+)'")
 _MISSING = re.compile(r"ModuleNotFoundError: No module named '(?P<name>[^']+)'")
+_CURRENT = b"PYTEST_CURRENT_TEST"
 _USAGE = 4
 _INSTALLABLE = frozenset({"pyproject.toml", "setup.py", "setup.cfg"})
 
@@ -116,6 +117,9 @@ def _asked(suite: Suite, tree: Tree) -> dict[str, Any]:
         "protected": sorted(suite.protected),
         "added": sorted(suite.added),
         "tests": sorted(suite.tests),
+        "nameless": not any(
+            _CURRENT in tree.files[path].content for path in suite.protected & tree.files.keys()
+        ),
     }
 
 

@@ -188,8 +188,10 @@ class _Visitor:
 
     def _attribute(self, node: ast.Attribute) -> Iterator[str]:
         full = self._full(node)
-        if full in _CALLS:
-            yield f"uses {full}"
+        # Every module hands on what it imported: os.sys is sys.
+        last = ".".join(full.rsplit(".", 2)[-2:])
+        if full in _CALLS or last in _CALLS:
+            yield f"uses {full if full in _CALLS else last}"
         elif node.attr in _ATTRIBUTES:
             yield f"reads {node.attr}"
 
@@ -211,6 +213,8 @@ class _Visitor:
             node
         ):
             yield "starts another interpreter"
+        if name in ("operator.attrgetter", "operator.methodcaller") and _is_put_together(node.args):
+            yield f"names what it wants from {name} while it runs"
         if name == "open" and node.args and isinstance(getattr(node.args[0], "value", None), int):
             yield "opens a file descriptor by number"
         if name == "setattr" and len(node.args) == 3 and _makes_dunder(node.args[1]):
@@ -276,6 +280,10 @@ def _is_foreign(full: str) -> bool:
 
 def _is_text(nodes: list[ast.expr]) -> bool:
     return bool(nodes) and isinstance(nodes[0], ast.Constant) and isinstance(nodes[0].value, str)
+
+
+def _is_put_together(nodes: list[ast.expr]) -> bool:
+    return bool(nodes) and isinstance(nodes[0], ast.BinOp | ast.JoinedStr)
 
 
 def _makes_dunder(node: ast.expr) -> bool:

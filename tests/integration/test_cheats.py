@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 
 import pytest
+from disguises import FLATTERING, REACHING
 
 from actors.judge.assemble import assemble
 from actors.runner import Runner
@@ -255,16 +256,31 @@ WITH_FILES: dict[str, dict[str, str | bytes | None]] = {
 CHEATS: dict[str, dict[str, str | bytes | None]] = {
     **{name: {"calc.py": text + BROKEN} for name, text in AT_START.items()},
     **{name: {"calc.py": text} for name, text in IN_PLACE.items()},
+    **{name: {"calc.py": text} for name, text in {**REACHING, **FLATTERING}.items()},
     **WITH_FILES,
 }
 
 
+@cache
+def cheated(name: str) -> Verdict:
+    return verdict(CHEATS[name])
+
+
 @pytest.mark.parametrize("name", CHEATS)
 def test_a_cheat_is_refused(name: str) -> None:
-    found = verdict(CHEATS[name])
+    found = cheated(name)
 
     assert not found.certified
     assert found.failed or found.missing or found.errors or found.findings
+
+
+@pytest.mark.parametrize("name", FLATTERING)
+def test_a_test_that_passes_whatever_it_expects_raises_an_alarm(name: str) -> None:
+    found = cheated(name)
+
+    assert found.alarm or found.failed
+    if not found.failed:
+        assert any("its twin contradicts it" in finding for finding in found.findings)
 
 
 # Each finds the right answers in the test file, by names that are put together while it runs.

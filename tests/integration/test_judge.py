@@ -233,6 +233,18 @@ async def test_a_suite_is_seen_as_plain_pytest_sees_it(name: str, tmp_path: Path
     }.get(name, set())
 
 
+@pytest.mark.parametrize("name", SUITES)
+async def test_no_twin_of_an_honest_suite_raises_an_alarm(name: str) -> None:
+    start = tree(SUITES[name])
+    shown = await profiled(SUITES[name])
+    candidate = start.with_files({"unrelated.py": File(content=b"X = 1\n")})
+
+    run = await Runner(SETTINGS).test(TestRequest(base=start, candidate=candidate, profile=shown.profile))
+
+    assert run.findings == () and run.irregular == ()
+    assert run.outcomes == shown.profile.expected
+
+
 async def test_kinds_of_outcome_are_told_apart() -> None:
     shown = await profiled(SUITES["every kind of outcome"])
 

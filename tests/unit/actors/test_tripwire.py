@@ -23,6 +23,8 @@ def findings(after: str, before: str = "") -> tuple[str, ...]:
         ("import os as o\no._exit(0)", "os._exit"),
         ("import os\ngetattr(os, '_exit')(0)", "os._exit"),
         ("import os\ngetattr(os, '_ex' + 'it')(0)", "getattr() on os"),
+        ("import os\nos.sys.modules['x']", "sys.modules"),
+        ("import operator, os\noperator.attrgetter('_ex' + 'it')(os)", "operator.attrgetter"),
         ("import pytest", "imports pytest"),
         ("from _pytest import runner", "imports _pytest.runner"),
         ("import unittest.mock", "imports unittest"),
