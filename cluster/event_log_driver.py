@@ -20,21 +20,28 @@ class StoreAway(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """Where rows go; `replacing` names the column whose conflict turns an insert into an update."""
+    """Where rows go; the columns in `key` make a row that is there already be updated.
+
+    What is in `adding` is then added to what stands there, everything else takes its place.
+    """
 
     table: str
     columns: tuple[str, ...]
-    replacing: str = ""
+    key: tuple[str, ...] = ()
+    adding: tuple[str, ...] = ()
 
     def sql(self, rows: int) -> str:
         """The statement for so many rows at once. All names are those of our own schema."""
         values = f"({', '.join('?' * len(self.columns))})"
         into = f"INSERT INTO {self.table} ({', '.join(self.columns)})"
         statement = f"{into} VALUES {', '.join([values] * rows)}"
-        if self.replacing:
-            changes = [f"{name} = excluded.{name}" for name in self.columns if name != self.replacing]
-            statement += f" ON CONFLICT ({self.replacing}) DO UPDATE SET {', '.join(changes)}"
+        if self.key:
+            changes = [f"{name} = {self._value(name)}" for name in self.columns if name not in self.key]
+            statement += f" ON CONFLICT ({', '.join(self.key)}) DO UPDATE SET {', '.join(changes)}"
         return statement
+
+    def _value(self, name: str) -> str:
+        return f"{self.table}.{name} + excluded.{name}" if name in self.adding else f"excluded.{name}"
 
 
 class Driver(Protocol):

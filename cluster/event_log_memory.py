@@ -10,6 +10,7 @@ from itertools import islice
 from cluster.event_log_chain import Draft, Link, Row, batch_of, draft, link, row_of
 from cluster.event_log_projection import RunSummary, clean_text
 from cluster.event_log_reads import LogReads
+from cluster.event_log_usage import By, UsageRow, added_up, usage_rows
 from cluster.store_settings import StoreSettings
 from cluster.writer import utc_now
 from orchestrator.errors import StoreError
@@ -95,6 +96,17 @@ class MemoryEventLog(LogReads):
     def tally(self) -> dict[tuple[Status, str | None], int]:
         with self._lock:
             return dict(Counter((run.status, run.reason) for run in self._summaries.values()))
+
+    def _usage_of(self, by: By, tenant: str | None, run_id: str | None, since: str) -> Sequence[UsageRow]:
+        with self._lock:
+            events = [
+                event
+                for event in self._all
+                if tenant in (None, event.tenant)
+                and run_id in (None, event.run_id)
+                and event.at[:10] >= since
+            ]
+        return added_up(usage_rows(events), by)
 
     def feed(self, after: int, limit: int = 1000) -> list[tuple[int, Event]]:
         with self._lock:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from cluster.event_log_chain import Row, broken, event_of
 from cluster.event_log_projection import RunSummary, summary_of
+from cluster.event_log_usage import By, Spent, UsageRow, added_up, spent, usage_rows
 from orchestrator.errors import RaysmithError, StoreDamaged, StoreError, TaskError
 from orchestrator.events import Event, RunState, Status, fold
 
@@ -81,6 +82,20 @@ class LogReads(ABC):
     @abstractmethod
     def tally(self) -> dict[tuple[Status, str | None], int]:
         """How many runs stand at each status, for each reason."""
+
+    def usage(
+        self, by: By = By.TENANT, *, tenant: str | None = None, run_id: str | None = None, since: str = ""
+    ) -> list[Spent]:
+        """What engines cost, added up by tenant, run, step, engine or day, sorted by these.
+
+        Args:
+            since: The first day that counts, in UTC, as 2026-01-31; a day is that of the call's end.
+        """
+        return [spent(row, by) for row in self._usage_of(by, tenant, run_id, since)]
+
+    @abstractmethod
+    def _usage_of(self, by: By, tenant: str | None, run_id: str | None, since: str) -> Sequence[UsageRow]:
+        """As `added_up` gives them."""
 
     @abstractmethod
     def feed(self, after: int, limit: int = 1000) -> list[tuple[int, Event]]:
@@ -163,7 +178,8 @@ class LogReads(ABC):
         for each in run_ids:
             before = self.run(each)
             rows = list(self._rows_of(each))
-            check.run(each, rows, before, self.run(each))
+            spent_on = self._usage_of(By.STEP, None, each, "")
+            check.run(each, rows, before, self.run(each), spent_on)
         listed = self.runs(limit=None) if run_id is None else []
         known = set(self.run_ids()) if run_id is None else set()
         check.problems += [
@@ -196,7 +212,12 @@ class _Check:
         self.problems: list[str] = []
 
     def run(
-        self, run_id: str, rows: Sequence[Row], before: RunSummary | None, after: RunSummary | None
+        self,
+        run_id: str,
+        rows: Sequence[Row],
+        before: RunSummary | None,
+        after: RunSummary | None,
+        spent_on: Sequence[UsageRow],
     ) -> None:
         """Check one run. Its summary was read before and after its rows: appends may come between."""
         events: list[Event] = []
@@ -215,6 +236,7 @@ class _Check:
             events.append(event)
         if len(self.problems) == known:
             self._projection(run_id, events, before, after)
+            self._usage(run_id, events, after, spent_on)
         for event in events:
             self._contents(event)
 
@@ -229,6 +251,14 @@ class _Check:
             return
         if before != expected or after is None or after.last_seq < len(events):
             self.problems.append(f"run {run_id} is listed otherwise than its events say")
+
+    def _usage(
+        self, run_id: str, events: Sequence[Event], after: RunSummary | None, spent_on: Sequence[UsageRow]
+    ) -> None:
+        is_whole = after is not None and after.last_seq == len(events)
+        expected = added_up(usage_rows(events), By.STEP)
+        if is_whole and sorted(map(tuple, spent_on)) != expected:
+            self.problems.append(f"run {run_id} is said to have cost otherwise than its events say")
 
     def _contents(self, event: Event) -> None:
         if self._artifacts is None:

@@ -17,6 +17,7 @@ from cluster.event_log_chain import batch_of_text, canonical_text, event_fields,
 from cluster.event_log_driver import Database, StoreAway
 from cluster.event_log_projection import RunSummary, clean_text, summary_fields, summary_from
 from cluster.event_log_reads import LogReads
+from cluster.event_log_usage import AMOUNTS, GROUPS, By, UsageRow
 from orchestrator.errors import StoreError
 from orchestrator.events import Event, Status
 
@@ -100,6 +101,15 @@ class SqlReads(LogReads):
         query = select(table.status, table.reason, func.count()).group_by(table.status, table.reason)
         rows: Any = self._select(query)
         return {(Status(status), reason): number for status, reason, number in rows}
+
+    def _usage_of(self, by: By, tenant: str | None, run_id: str | None, since: str) -> Sequence[UsageRow]:
+        table = schema.usage.c
+        groups = [table[name] for name in GROUPS[by]]
+        query = select(*groups, *(func.sum(table[name]) for name in AMOUNTS)).group_by(*groups)
+        for column, value in ((table.tenant, tenant), (table.run_id, run_id)):
+            if value is not None:
+                query = query.where(column == clean_text(value))
+        return sorted(tuple(row) for row in self._select(query.where(table.day >= since)))
 
     def feed(self, after: int, limit: int = 1000) -> list[tuple[int, Event]]:
         table = schema.events.c

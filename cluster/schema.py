@@ -16,8 +16,8 @@ from sqlalchemy import (
 )
 
 # The revision that this code reads and writes, and all that it can upgrade from.
-HEAD = "0002"
-REVISIONS = ("0001", HEAD)
+HEAD = "0003"
+REVISIONS = ("0001", "0002", HEAD)
 
 metadata = MetaData()
 
@@ -71,6 +71,26 @@ runs = Table(
     Column("last_seq", Integer, nullable=False),
     Index("runs_status", "status"),
     Index("runs_key", "key"),
+)
+
+# A projection too: what engines cost, see `cluster/event_log_usage.py`.
+usage = Table(
+    "usage",
+    metadata,
+    Column("tenant", String(128), nullable=False),
+    Column("run_id", String(128), primary_key=True),
+    Column("step", Text, primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("engine", Text, primary_key=True),
+    Column("day", String(10), primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("retries", BigInteger, nullable=False),
+    Column("prompt", BigInteger, nullable=False),
+    Column("completion", BigInteger, nullable=False),
+    Column("cached", BigInteger, nullable=False),
+    Column("gpu_ns", BigInteger, nullable=False),
+    Column("cost_nano_usd", BigInteger, nullable=False),
+    Index("usage_tenant_day", "tenant", "day"),
 )
 
 # One row: the epoch of the orchestrator that may write. A higher one fences every older writer off.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from cluster import schema
+from cluster import event_log_usage, schema
 from cluster.event_log_chain import Draft, Link, event_fields, event_of, link, row_of
 from cluster.event_log_driver import Driver, Insert, StoreAway
 from cluster.event_log_projection import RunSummary, summary_fields, summary_from
@@ -32,13 +32,20 @@ def utc_now() -> str:
 
 EVENTS = Insert(schema.events.name, event_fields())
 # Names in these statements are those of our own schema.
-RUNS = Insert(schema.runs.name, summary_fields(), replacing="run_id")
-META = Insert(schema.meta.name, ("key", "value"), replacing="key")
+RUNS = Insert(schema.runs.name, summary_fields(), key=("run_id",))
+USAGE = Insert(
+    schema.usage.name, event_log_usage.COLUMNS, key=event_log_usage.KEY, adding=event_log_usage.AMOUNTS
+)
+META = Insert(schema.meta.name, ("key", "value"), key=("key",))
 _SELECT_RUN = f"SELECT {', '.join(summary_fields())} FROM runs WHERE run_id = ?"  # noqa: S608
 _SELECT_TAIL = "SELECT seq, hash FROM events WHERE run_id = ? ORDER BY seq DESC LIMIT 1"
 _SELECT_HASH = "SELECT hash FROM events WHERE run_id = ? AND seq = ?"
 _SELECT_EVENTS = (
     f"SELECT {', '.join(event_fields())} FROM events WHERE run_id = ? AND seq > ? ORDER BY seq LIMIT 1000"  # noqa: S608
+)
+_SELECT_CALLS = (
+    f"SELECT position, {', '.join(event_fields())} FROM events "  # noqa: S608
+    "WHERE type = 'engine_called' AND position > ? ORDER BY position LIMIT 1000"
 )
 _SELECT_RUN_IDS = "SELECT run_id FROM events GROUP BY run_id ORDER BY MIN(position)"
 
@@ -57,10 +64,16 @@ def project(driver: Driver, run_id: str) -> RunSummary:
 
 
 def rebuild(driver: Driver) -> int:
-    """Make the list of runs anew, in the order in which they began; their number."""
+    """Make what is kept beside the events anew: the list of runs, in the order in which they began,
+    and what engines cost. The number of runs."""
     driver.execute("DELETE FROM runs")
     run_ids = [run_id for (run_id,) in driver.execute(_SELECT_RUN_IDS)]
     driver.insert(RUNS, [project(driver, run_id).row() for run_id in run_ids])
+    driver.execute("DELETE FROM usage")
+    after = 0
+    while rows := driver.execute(_SELECT_CALLS, (after,)):
+        driver.insert(USAGE, event_log_usage.usage_rows(event_of(row[1:]) for row in rows))
+        after = rows[-1][0]
     return len(run_ids)
 
 
@@ -212,6 +225,7 @@ class Writer:
         links = [linked for job in group for linked in self._done(job, written)]
         self._driver.insert(EVENTS, [row_of(linked) for linked in links])
         self._driver.insert(RUNS, [tail.summary.row() for tail in written.values()])
+        self._driver.insert(USAGE, event_log_usage.usage_rows(linked.event for linked in links))
         failpoints.hit("event_log.before_commit")
         self._driver.commit()
         failpoints.hit("event_log.after_commit")

@@ -10,8 +10,10 @@ import pytest
 from cluster.event_log import EventLog
 from cluster.event_log_memory import MemoryEventLog
 from cluster.event_log_projection import RunSummary, summary_of
+from cluster.event_log_usage import By
 from orchestrator.errors import StoreError, TaskError
 from orchestrator.events import Kind, NewEvent, Status, chain_hash
+from orchestrator.steps import Usage
 
 Log = EventLog | MemoryEventLog
 
@@ -385,3 +387,74 @@ async def test_keeps_the_last_value_of_a_note(store: Store) -> None:
     await log.set_meta("outbox.slack", "2")
 
     assert store.open().meta("outbox.slack") == "2"
+
+
+def call(run_id: str, *, step: str = "repair", tenant: str = "default", **told: Any) -> NewEvent:
+    """What an engine's reply cost."""
+    tokens = {"prompt": 10, "completion": 2, "cached": 4, **told.pop("tokens", {})}
+    data = {"engine": "m", "gpu_s": 0.1, "cost_usd": 0.1, "requests": 1, "retries": 0, **told}
+    return NewEvent(
+        run_id=run_id,
+        type=Kind.ENGINE_CALLED,
+        step=step,
+        attempt=1,
+        tenant=tenant,
+        data={**data, "tokens": tokens},
+    )
+
+
+async def test_costs_add_up_by_tenant_run_step_engine_and_day(store: Store) -> None:
+    log = store.open()
+    calls = [
+        call("r-1", tenant="a"),
+        call("r-1", tenant="a", engine="n"),
+        call("r-1", step="test", tenant="a"),
+    ]
+    # In one transaction and in several; 0.1 three times is 0.3, as it is not for floats.
+    await log.append([*calls, call("r-2", tenant="b", retries=3), finished("r-2")])
+    await log.append([call("r-3", tenant="a", tokens={"prompt": 5})])
+    day = log.events("r-3")[0].at[:10]
+
+    tenants = {spent.group["tenant"]: spent.usage for spent in log.usage()}
+    steps = [(*spent.group.values(), spent.usage.requests) for spent in log.usage(By.STEP, tenant="a")]
+
+    assert tenants["a"] == Usage(prompt=35, completion=8, cached=16, gpu_s=0.4, cost_usd=0.4, requests=4)
+    assert tenants["b"] == Usage(
+        prompt=10, completion=2, cached=4, gpu_s=0.1, cost_usd=0.1, requests=1, retries=3
+    )
+    assert steps == [("a", "r-1", "repair", 1, 2), ("a", "r-1", "test", 1, 1), ("a", "r-3", "repair", 1, 1)]
+    assert [spent.group for spent in log.usage(By.RUN, run_id="r-2")] == [{"tenant": "b", "run_id": "r-2"}]
+    assert {spent.group["engine"]: spent.usage.requests for spent in log.usage(By.ENGINE)} == {"m": 4, "n": 1}
+    assert sum(spent.usage.requests for spent in log.usage(By.DAY, since=day)) == 5
+    assert log.usage(By.DAY, since="9999-01-01") == log.usage(tenant="nobody") == []
+    assert log.check().problems == ()
+
+
+async def test_costs_are_the_same_after_a_restart_and_when_made_anew(store: Store) -> None:
+    log = store.open()
+    await log.append([call("r-1", gpu_s=n / 7, cost_usd=n / 3) for n in range(50)])
+    told = log.usage(By.STEP)
+
+    log.rebuild_projection()
+
+    assert log.usage(By.STEP) == told
+    if isinstance(log, EventLog):
+        log.close()
+        log = store.open()
+        await log.append([call("r-1", cost_usd=1)])
+        assert log.usage()[0].usage.requests == 51
+        assert log.check().problems == ()
+
+
+async def test_what_a_server_claims_does_not_break_the_log(store: Store) -> None:
+    log = store.open()
+    huge = {"prompt": 10**30, "completion": -5, "cached": 0}
+
+    await log.append(
+        [call("r-1", tokens=huge, cost_usd=1e300, engine="\ud800\0" + "é" * 5000, step="s" * 900)]
+    )
+    await log.append([call("r-1", tokens=huge)])
+
+    (spent,) = log.usage()
+    assert (spent.usage.prompt, spent.usage.completion) == (2 * 2**50, 0)
+    assert log.check().problems == ()

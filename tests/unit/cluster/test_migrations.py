@@ -10,11 +10,12 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from event_log_conformance import submitted
+from event_log_conformance import call, submitted
 from sqlalchemy import NullPool, create_engine
 
 from cluster import migrations, schema
 from cluster.event_log import open_log, open_reader, stored_epoch
+from cluster.event_log_usage import By
 from cluster.store_settings import StoreSettings
 from orchestrator.errors import StoreError
 
@@ -131,3 +132,20 @@ def test_paths_may_hold_any_character(tmp_path: Path) -> None:
         log.append_blocking([submitted("r-1")])
         assert log.count() == 1
     assert {path.name for path in home.iterdir()} == {"events.db"}
+
+
+def test_costs_of_an_older_store_are_counted_when_it_is_migrated(tmp_path: Path) -> None:
+    with open_log(SETTINGS, tmp_path) as log:
+        log.append_blocking(
+            [call("r-1"), call("r-1", cost_usd=1e300, engine="\ud800"), call("r-2", tenant="a")]
+        )
+        told = log.usage(By.STEP)
+    connection = sqlite3.connect(tmp_path / "events.db")
+    with connection:
+        connection.execute("DROP TABLE usage")
+    connection.close()
+    at_revision(tmp_path, "0002")
+
+    with open_log(SETTINGS, tmp_path) as log:
+        assert log.usage(By.STEP) == told
+        assert log.check().problems == ()
