@@ -86,8 +86,8 @@ class MemoryEventLog(LogReads):
         with self._lock:
             return self._summaries.get(run_id)
 
-    def count(self, *, status: Collection[Status] | None = None) -> int:
-        return len(self.runs(status=status, limit=None))
+    def count(self, *, status: Collection[Status] | None = None, tenant: str | None = None) -> int:
+        return len(self.runs(status=status, tenant=tenant, limit=None))
 
     def run_ids(self, prefix: str = "") -> list[str]:
         with self._lock:

@@ -72,7 +72,7 @@ class LogReads(ABC):
         """The row of one run, None when it is not there."""
 
     @abstractmethod
-    def count(self, *, status: Collection[Status] | None = None) -> int:
+    def count(self, *, status: Collection[Status] | None = None, tenant: str | None = None) -> int:
         """How many runs there are, or how many of these."""
 
     @abstractmethod

@@ -82,10 +82,12 @@ class SqlReads(LogReads):
         rows = self._select(select(*_RUN_COLUMNS).where(schema.runs.c.run_id == clean_text(run_id)))
         return summary_from(rows[0]) if rows else None
 
-    def count(self, *, status: Collection[Status] | None = None) -> int:
+    def count(self, *, status: Collection[Status] | None = None, tenant: str | None = None) -> int:
         query = select(func.count().label("count")).select_from(schema.runs)
         if status is not None:
             query = query.where(schema.runs.c.status.in_([str(each) for each in status]))
+        if tenant is not None:
+            query = query.where(schema.runs.c.tenant == clean_text(tenant))
         return sum(count for (count,) in self._select(query))
 
     def run_ids(self, prefix: str = "") -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cluster.event_log_projection import RunSummary
+from cluster.event_log_usage import By, Spent
 from cluster.fleet import ReplicaGroup
 from cluster.orchestrator import Orchestrator
 from cluster.orchestrator_settings import OrchestratorSettings
@@ -207,10 +208,18 @@ class FactoryActor:
         return await (await self._orchestrator()).wait(run_ids, timeout_s)
 
     async def runs(
-        self, status: Collection[Status] | None = None, limit: int = 100, offset: int = 0
+        self,
+        status: Collection[Status] | None = None,
+        limit: int = 100,
+        offset: int = 0,
+        tenant: str | None = None,
     ) -> tuple[list[RunSummary], int]:
         """See `Orchestrator.runs`."""
-        return await (await self._orchestrator()).runs(status, limit, offset)
+        return await (await self._orchestrator()).runs(status, limit, offset, tenant)
+
+    async def usage(self, by: By, tenant: str | None, since: str) -> list[Spent]:
+        """See `Orchestrator.usage`."""
+        return await (await self._orchestrator()).usage(by, tenant, since)
 
     async def diff(self, run_id: str) -> bytes:
         """See `Orchestrator.diff`."""
@@ -250,7 +259,8 @@ class FactoryActor:
             logs=settings.logs,
             store=settings.store,
         )
-        self._measuring = asyncio.create_task(LogMetrics(event_log, RaySink()).run())
+        metrics = LogMetrics(event_log, RaySink(), tenants=self._settings.orchestrator.metered_tenants)
+        self._measuring = asyncio.create_task(metrics.run())
 
     async def outbox(self, method: str, term: str, *arguments: Any) -> Any:
         """What the reporter wants recorded; see `cluster.outbox.Reporting`."""

@@ -1,6 +1,7 @@
 """Numbers over time, through Ray's metrics: what the event log counts, and what the fleet is doing now.
 
-Names start with `raysmith_`; Ray exports them as `ray_raysmith_…`. No tag carries a run, a task or a replica.
+Names start with `raysmith_`; Ray exports them as `ray_raysmith_…`. No tag carries a run, a task or a replica,
+and only tenants that the configuration names are told apart.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import structlog
 
 from cluster.event_log import EventLog
 from cluster.event_log_memory import MemoryEventLog
+from cluster.event_log_usage import Spent
 from orchestrator.errors import RaysmithError
 from orchestrator.events import Event, Kind, Status, usage_of
-from orchestrator.steps import Role
+from orchestrator.steps import Role, Usage
 
 log = structlog.get_logger()
 
@@ -87,6 +89,12 @@ LOG_GAUGES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "raysmith_log_steps": (("role", "outcome"), "Steps that ended, or were requeued, in the whole log."),
     "raysmith_log_verdicts": (("certified",), "Verdicts in the whole log."),
     "raysmith_log_candidates": ((), "Candidates tried by runs that ended, in the whole log."),
+    "raysmith_log_tenant_tokens": (
+        ("tenant", "of"),
+        "Tokens of engines in the whole log; cached ones are among those of the prompt.",
+    ),
+    "raysmith_log_tenant_gpu_seconds": (("tenant",), "GPU seconds of engines in the whole log."),
+    "raysmith_log_tenant_cost_usd": (("tenant",), "Dollars that engines cost in the whole log."),
 }
 FLEET_GAUGES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "raysmith_queue_length": (("role",), "Requests that wait for a lease."),
@@ -208,9 +216,14 @@ class LogMetrics:
     position that they reach to, so that a restart reads little.
     """
 
-    def __init__(self, event_log: EventLog | MemoryEventLog, sink: Sink) -> None:
+    def __init__(
+        self, event_log: EventLog | MemoryEventLog, sink: Sink, *, tenants: Iterable[str] = ()
+    ) -> None:
+        """Count `event_log` into `sink`; costs of other than `tenants` are told as one."""
         self._log = event_log
         self._sink = sink
+        self._tenants = frozenset(tenants)
+        self._costs: Mapping[str, Usage] | None = None
         self._totals: dict[Series, float] = defaultdict(float)
         # Rules look at what is unfinished; no series and none are not the same.
         self._runs = {(str(status), "") for status in Status if not status.is_finished}
@@ -253,7 +266,10 @@ class LogMetrics:
             if len(rows) < _READ:
                 break
         tally = await asyncio.to_thread(self._log.tally)
+        if self._costs is None:
+            self._costs = self._by_tenant(await asyncio.to_thread(self._log.usage))
         self._set_all(tally)
+        self._set_costs(self._costs)
 
     async def save(self) -> None:
         """Keep the totals in the store."""
@@ -265,6 +281,8 @@ class LogMetrics:
 
     def _take(self, position: int, event: Event) -> None:
         self._position = position
+        if event.type == Kind.ENGINE_CALLED:
+            self._costs = None
         is_new = position > self._born
         for series, value in counted(event):
             self._totals[series] += value
@@ -288,6 +306,21 @@ class LogMetrics:
             gauge = name.replace("raysmith_", "raysmith_log_", 1)
             if gauge in LOG_GAUGES and gauge != "raysmith_log_runs":
                 self._sink.set(gauge, _tags(LOG_GAUGES, gauge, tags), value)
+
+    def _by_tenant(self, spent: Iterable[Spent]) -> Mapping[str, Usage]:
+        costs = dict.fromkeys(self._tenants, Usage())
+        for each in spent:
+            tenant = each.group["tenant"] if each.group["tenant"] in self._tenants else "other"
+            costs[tenant] = costs.get(tenant, Usage()) + each.usage
+        return costs
+
+    def _set_costs(self, costs: Mapping[str, Usage]) -> None:
+        for tenant, usage in costs.items():
+            tags = {"tenant": tenant}
+            for of in ("prompt", "completion", "cached"):
+                self._sink.set("raysmith_log_tenant_tokens", {**tags, "of": of}, getattr(usage, of))
+            self._sink.set("raysmith_log_tenant_gpu_seconds", tags, usage.gpu_s)
+            self._sink.set("raysmith_log_tenant_cost_usd", tags, usage.cost_usd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ import structlog
 from cluster.artifacts import ArtifactStore
 from cluster.calls import called
 from cluster.event_log import EventLog, RunSummary
+from cluster.event_log_usage import By, Spent
 from cluster.handles import FleetClient
 from cluster.live_run import LiveRun, task_to_json
 from cluster.orchestrator_settings import OrchestratorSettings
@@ -251,11 +252,21 @@ class Orchestrator:
         return {state.run_id: state for state in states if state.status.is_finished}
 
     async def runs(
-        self, status: Collection[Status] | None = None, limit: int = 100, offset: int = 0
+        self,
+        status: Collection[Status] | None = None,
+        limit: int = 100,
+        offset: int = 0,
+        tenant: str | None = None,
     ) -> tuple[list[RunSummary], int]:
         """A page of runs, the newest first, and how many there are in all."""
-        page = await asyncio.to_thread(self._log.runs, status=status, limit=limit, offset=offset)
-        return page, await asyncio.to_thread(self._log.count, status=status)
+        page = await asyncio.to_thread(
+            self._log.runs, status=status, tenant=tenant, limit=limit, offset=offset
+        )
+        return page, await asyncio.to_thread(self._log.count, status=status, tenant=tenant)
+
+    async def usage(self, by: By, tenant: str | None, since: str) -> list[Spent]:
+        """What engines cost, see `LogReads.usage`."""
+        return await asyncio.to_thread(self._log.usage, by, tenant=tenant, since=since)
 
     async def diff(self, run_id: str) -> bytes:
         """The run's patch as the bytes of a `.diff` file, or the best so far; empty when there is none."""

@@ -13,3 +13,5 @@ class OrchestratorSettings:
     """Runs worked on at a time; the others are pending."""
     max_pending_runs: int = 10_000
     """Runs that may be pending; one more is refused."""
+    metered_tenants: tuple[str, ...] = ()
+    """Tenants whose costs have series of their own in the metrics; the others' are one, `other`."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from cluster.event_log_projection import RunSummary
+from cluster.event_log_usage import By, Spent
 from cluster.factory import ORCHESTRATOR, FactorySettings
 from cluster.handles import answered
 from orchestrator.errors import RaysmithError, ReplicaLost
@@ -95,11 +96,16 @@ class Reach:
         return events
 
     async def runs(
-        self, status: Collection[Status] | None, limit: int, offset: int
+        self, status: Collection[Status] | None, limit: int, offset: int, tenant: str | None = None
     ) -> tuple[list[RunSummary], int]:
         """See `Orchestrator.runs`."""
-        page: tuple[list[RunSummary], int] = await self._ask("runs", status, limit, offset)
+        page: tuple[list[RunSummary], int] = await self._ask("runs", status, limit, offset, tenant)
         return page
+
+    async def usage(self, by: By, tenant: str | None, since: str) -> list[Spent]:
+        """See `Orchestrator.usage`."""
+        spent: list[Spent] = await self._ask("usage", by, tenant, since)
+        return spent
 
     async def diff(self, run_id: str) -> bytes:
         """See `Orchestrator.diff`."""

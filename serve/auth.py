@@ -23,6 +23,7 @@ from orchestrator.errors import StoreError, TaskError
 _PREFIX = "rsk"
 _FILE = "api_keys.json"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_NAMES = "use letters, digits, dot, dash and underscore"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # A revoked key is refused everywhere after this long.
 _FRESH_S = 1.0
@@ -30,12 +31,22 @@ _FRESH_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """What is kept of a key: `id` is the part of it that may be shown, `sha256` is of the whole."""
+    """What is kept of a key: `id` is the part of it that may be shown, `sha256` is of the whole.
+
+    Attributes:
+        tenant: Whose runs it submits and may see; None for the operator, who sees all.
+    """
 
     id: str
     sha256: str
     name: str = ""
     created_at: str = ""
+    tenant: str | None = None
+
+    @property
+    def entry(self) -> str:
+        """As RAYSMITH_API_KEYS takes it."""
+        return f"{self.id}{f'@{self.tenant}' if self.tenant else ''}:{self.sha256}"
 
 
 class KeyFile:
@@ -44,19 +55,21 @@ class KeyFile:
     def __init__(self, home: Path) -> None:
         self.path = home / _FILE
 
-    def create(self, name: str) -> tuple[str, Key]:
+    def create(self, name: str, tenant: str | None = None) -> tuple[str, Key]:
         """A new key, and what was stored of it; the key itself cannot be shown again.
 
         Raises:
-            TaskError: `name` has other characters than names have.
+            TaskError: `name` or `tenant` has other characters than names have.
             StoreError: The file cannot be written.
         """
         if not _NAME.fullmatch(name):
-            raise TaskError(f"{name!r} cannot name a key", "use letters, digits, dot, dash and underscore")
+            raise TaskError(f"{name!r} cannot name a key", _NAMES)
+        if tenant is not None and not _NAME.fullmatch(tenant):
+            raise TaskError(f"{tenant!r} cannot name a tenant", _NAMES)
         key_id = secrets.token_hex(4)
         text = f"{_PREFIX}_{key_id}_{secrets.token_urlsafe(32)}"
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        key = Key(id=key_id, sha256=digest(text), name=name, created_at=now)
+        key = Key(id=key_id, sha256=digest(text), name=name, created_at=now, tenant=tenant)
         with self._locked():
             self._write([*self.keys(), key])
         return text, key
@@ -160,20 +173,21 @@ def digest(key: str) -> str:
 
 
 def parse_variable(text: str) -> tuple[Key, ...]:
-    """The keys in RAYSMITH_API_KEYS: `ID:SHA256` each, with commas or spaces between.
+    """The keys in RAYSMITH_API_KEYS: `ID:SHA256` or `ID@TENANT:SHA256` each, with commas or spaces between.
 
     Raises:
         TaskError: Something in it is not of that form; it is not repeated, it might be a key.
     """
     keys = []
     for number, word in enumerate(text.replace(",", " ").split(), 1):
-        key_id, _, sha256 = word.rpartition(":")
-        if not _DIGEST.fullmatch(sha256):
+        named, _, sha256 = word.rpartition(":")
+        key_id, at, tenant = named.partition("@")
+        if not _DIGEST.fullmatch(sha256) or (at and not _NAME.fullmatch(tenant)):
             raise TaskError(
-                f"entry {number} of RAYSMITH_API_KEYS is not ID:SHA256",
+                f"entry {number} of RAYSMITH_API_KEYS is not ID:SHA256 or ID@TENANT:SHA256",
                 "take the entry that `raysmith keys create` prints, not the key itself",
             )
-        keys.append(Key(id=key_id or sha256[:8], sha256=sha256))
+        keys.append(Key(id=key_id or sha256[:8], sha256=sha256, tenant=tenant or None))
     return tuple(keys)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from orchestrator.errors import RaysmithError
-from serve.commands import batch, contexts, control, machine, past, serving, submitting, work
+from serve.commands import batch, contexts, control, costs, machine, past, serving, submitting, work
 from serve.commands.door import Interrupted
 from serve.commands.running import error_object
 from serve.render import clean_lines
@@ -26,7 +26,15 @@ app = typer.Typer(
 
 _COMMANDS: dict[str, tuple[Callable[..., int], ...]] = {
     "Work": (work.repair, work.test, work.verify, work.run, batch.batch, submitting.submit),
-    "Runs": (past.show, past.events, past.diff, contexts.context, control.cancel, control.resume),
+    "Runs": (
+        past.show,
+        past.events,
+        past.diff,
+        contexts.context,
+        costs.usage,
+        control.cancel,
+        control.resume,
+    ),
     "Factory": (control.up, control.down, control.status, serving.serve),
     "This machine": (machine.doctor, machine.demo),
 }

@@ -23,6 +23,7 @@ MEDIA_TYPE = "application/problem+json"
 TITLES: Mapping[str, str] = {
     "bad_request": "The request cannot be read",
     "unauthorized": "An API key is required",
+    "operators_only": "Only an operator's key may see this",
     "cross_site": "Another site's page sent this",
     "not_found": "There is no such thing here",
     "no_patch": "The run has no patch",

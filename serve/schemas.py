@@ -119,6 +119,7 @@ class RunRow(BaseModel):
     run_id: str
     status: Status
     reason: str | None
+    tenant: str
     task: str
     graph: str
     attempt: int
@@ -145,6 +146,7 @@ class Run(BaseModel):
     run_id: str
     status: Status
     reason: str | None
+    tenant: str
     verdict: dict[str, Any] | None
     task: str
     graph: str
@@ -178,6 +180,35 @@ class EventPage(BaseModel):
 
     run_id: str
     events: list[EventOut]
+
+
+class Tokens(BaseModel):
+    """Cached ones are among those of the prompt."""
+
+    prompt: int
+    completion: int
+    cached: int
+
+
+class Cost(BaseModel):
+    """What a group of engine calls cost; beside it stand the names of the group."""
+
+    model_config = ConfigDict(extra="allow")
+
+    requests: int
+    retries: int
+    tokens: Tokens
+    gpu_s: float
+    cost_usd: float
+
+
+class Usage(BaseModel):
+    """What engines cost, added up."""
+
+    by: str
+    since: str | None
+    usage: list[Cost]
+    total: Cost
 
 
 class Cancelled(BaseModel):

@@ -108,6 +108,7 @@ def task_for(
         protect=tuple(protect or ()),
         python=_interpreter(python),
         model=config.model or None,
+        tenant=config.tenant,
         budget=config.budget,
         agents=agents_of(config),
         judge_minimum=config.judge.minimum,

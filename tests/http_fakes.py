@@ -13,6 +13,7 @@ import httpx2
 
 from cluster.event_log_memory import MemoryEventLog
 from cluster.event_log_projection import RunSummary
+from cluster.event_log_usage import By, Spent
 from cluster.live_run import task_to_json
 from orchestrator.errors import KeyReused, ReplicaLost
 from orchestrator.events import Event, Kind, NewEvent, RunState, Status
@@ -55,8 +56,9 @@ class FakeFloor:
 
     def begin(self, run_id: str = "r-0000000001", **task: Any) -> str:
         described = task_to_json(Task(**{"id": "t", **task}))
-        self.tell(run_id, Kind.RUN_SUBMITTED, {"task": described, "key": None, "life": "l"})
-        self.tell(run_id, Kind.RUN_STARTED, {"life": "l"})
+        tenant = task.get("tenant", "default")
+        self.tell(run_id, Kind.RUN_SUBMITTED, {"task": described, "key": None, "life": "l"}, tenant=tenant)
+        self.tell(run_id, Kind.RUN_STARTED, {"life": "l"}, tenant=tenant)
         return run_id
 
     def end(self, run_id: str, **data: Any) -> Event:
@@ -75,7 +77,7 @@ class FakeFloor:
             if known != fingerprint:
                 raise KeyReused("this idempotency key came with another request before", "take a new one")
             return run_id, True
-        run_id = self.begin(f"r-{len(self.submitted):010x}", id=task.id, graph=task.graph)
+        run_id = self.begin(f"r-{len(self.submitted):010x}", id=task.id, graph=task.graph, tenant=task.tenant)
         self.submitted.append((task, tree, candidate))
         self.keys[key] = run_id, fingerprint
         return run_id, False
@@ -101,10 +103,15 @@ class FakeFloor:
         return events
 
     async def runs(
-        self, status: Collection[Status] | None, limit: int, offset: int
+        self, status: Collection[Status] | None, limit: int, offset: int, tenant: str | None = None
     ) -> tuple[list[RunSummary], int]:
         self._reach()
-        return self.log.runs(status=status, limit=limit, offset=offset), self.log.count(status=status)
+        page = self.log.runs(status=status, tenant=tenant, limit=limit, offset=offset)
+        return page, self.log.count(status=status, tenant=tenant)
+
+    async def usage(self, by: By, tenant: str | None, since: str) -> list[Spent]:
+        self._reach()
+        return self.log.usage(by, tenant=tenant, since=since)
 
     async def diff(self, run_id: str) -> bytes:
         self._reach()

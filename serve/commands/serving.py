@@ -115,6 +115,14 @@ def _tell(door: Door, address: str, carried_on: int) -> None:
 @keys.command("create")
 def create_key(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is, for people.")],
+    tenant: Annotated[
+        str | None,
+        typer.Option(
+            "--tenant",
+            metavar="TENANT",
+            help="Its runs are this tenant's, and it sees no others; default: an operator's key, for all.",
+        ),
+    ] = None,
     config: options.ConfigFile = None,
     settings: options.Settings = None,
     as_json: options.Json = False,
@@ -123,14 +131,14 @@ def create_key(
     from serve.auth import KeyFile
 
     door = open_door(as_json=as_json, file=config, settings=settings)
-    text, key = KeyFile(door.home).create(name)
-    entry = f"{key.id}:{key.sha256}"
+    text, key = KeyFile(door.home).create(name, tenant)
     if as_json:
-        door.screen.object({"key": text, "id": key.id, "name": key.name, "entry": entry})
+        told = {"id": key.id, "name": key.name, "tenant": key.tenant, "entry": key.entry}
+        door.screen.object({"key": text, **told})
         return 0
     print(text)
     door.screen.line("It is not kept and cannot be shown again. Only its hash is stored.")
-    door.screen.line(f"For other machines, in RAYSMITH_API_KEYS: {entry}")
+    door.screen.line(f"For other machines, in RAYSMITH_API_KEYS: {key.entry}")
     return 0
 
 
@@ -149,7 +157,8 @@ def list_keys(
         shown = [{name: value for name, value in asdict(key).items() if name != "sha256"} for key in found]
         door.screen.object({"keys": shown})
     for key in found:
-        door.screen.line(f"{key.id}  {key.created_at}  {key.name}")
+        whose = f"  of tenant {key.tenant}" if key.tenant else ""
+        door.screen.line(f"{key.id}  {key.created_at}  {key.name}{whose}")
     if not found:
         door.screen.line("no keys; `raysmith keys create NAME` makes one")
     return 0

@@ -17,7 +17,7 @@ from orchestrator.events import Event, Kind, Status
 from serve.problems import Problem
 from serve.render import event_line
 from serve.routes.runs import After, RunId, diff, known, row, streamed, told
-from serve.routes.site import Here
+from serve.routes.site import Here, Tenant
 
 router = APIRouter(prefix="/dashboard", include_in_schema=False)
 
@@ -35,10 +35,13 @@ _HEADERS = {
 
 @router.get("")
 async def runs(
-    here: Here, status: Status | None = None, offset: Annotated[int, Query(ge=0, le=2**31)] = 0
+    here: Here,
+    tenant: Tenant,
+    status: Status | None = None,
+    offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
 ) -> Response:
     """All runs, the newest first."""
-    rows, total = await here.floor.runs([status] if status else None, _PAGE, offset)
+    rows, total = await here.floor.runs([status] if status else None, _PAGE, offset, tenant)
     return _page(
         "runs.html",
         rows=[row(each) for each in rows],
@@ -52,9 +55,9 @@ async def runs(
 
 
 @router.get("/runs/{run_id}")
-async def run(run_id: RunId, here: Here) -> Response:
+async def run(run_id: RunId, here: Here, tenant: Tenant) -> Response:
     """One run: how it stands, its patch, its events as they happen."""
-    state = await known(here.floor, run_id)
+    state = await known(here.floor, run_id, tenant)
     result = told(state, await here.floor.result(run_id))
     events = await here.floor.events(run_id)
     lines = (await here.floor.diff(run_id)).decode("utf-8", "replace").splitlines()
@@ -71,15 +74,15 @@ async def run(run_id: RunId, here: Here) -> Response:
 
 
 @router.get("/runs/{run_id}/events")
-async def events(run_id: RunId, here: Here, after: After = 0) -> Response:
+async def events(run_id: RunId, here: Here, tenant: Tenant, after: After = 0) -> Response:
     """The stream that the page of a run reads: only what it shows of each event."""
-    return await streamed(here, await known(here.floor, run_id), after, _short)
+    return await streamed(here, await known(here.floor, run_id, tenant), after, _short)
 
 
 @router.get("/runs/{run_id}/diff")
-async def patch(run_id: RunId, here: Here) -> Response:
+async def patch(run_id: RunId, here: Here, tenant: Tenant) -> Response:
     """The patch as a file."""
-    response: Response = await diff(run_id, here)
+    response: Response = await diff(run_id, here, tenant)
     response.headers["Content-Disposition"] = f'attachment; filename="{run_id}.diff"'
     return response
 

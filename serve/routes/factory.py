@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import metadata
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -12,7 +12,7 @@ from orchestrator.errors import RaysmithError
 from serve import schemas
 from serve.routes.replies import Json
 from serve.routes.runs import problems
-from serve.routes.site import Here, Site
+from serve.routes.site import Here, Site, operators_only
 
 router = APIRouter(default_response_class=Json)
 
@@ -44,7 +44,9 @@ async def _health(site: Site) -> dict[str, object]:
     return {"live": True, "ready": not detail, "detail": detail, "version": _version()}
 
 
-@router.get("/fleet", response_model=schemas.Fleet, responses=problems())
+@router.get(
+    "/fleet", response_model=schemas.Fleet, responses=problems(403), dependencies=[Depends(operators_only)]
+)
 async def fleet(here: Here) -> Response:
     """Replicas, the queue, and the runs in hand."""
     return Json(await here.floor.status())
@@ -53,7 +55,8 @@ async def fleet(here: Here) -> Response:
 @router.get(
     "/metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems()},
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems(403)},
+    dependencies=[Depends(operators_only)],
 )
 async def metrics(here: Here) -> Response:
     """What this ingress replica counts, for Prometheus."""

@@ -62,7 +62,9 @@ class Gate:
             _check_origin(headers)
         if path not in _FREE:
             key = self._check_key(headers, path, scope["method"])
-            scope.setdefault("state", {})["caller"] = key.id if key is not None else ""
+            state = scope.setdefault("state", {})
+            state["caller"] = key.id if key is not None else ""
+            state["tenant"] = key.tenant if key is not None else None
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._most:
             raise too_large(self._most)

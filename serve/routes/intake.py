@@ -54,7 +54,7 @@ class _InMemory(MultiPartParser):
     spool_max_size = 0
 
 
-async def order_of(request: Request, site: Site) -> Order:
+async def order_of(request: Request, site: Site, tenant: str | None) -> Order:
     """The order in a request's body.
 
     Raises:
@@ -72,7 +72,7 @@ async def order_of(request: Request, site: Site) -> Order:
             headers={"Connection": "close"},
         ) from None
     async with _unpacking:
-        return await asyncio.to_thread(_order, asked, files, site)
+        return await asyncio.to_thread(_order, asked, files, site, tenant or site.config.tenant)
 
 
 _unpacking = asyncio.Semaphore(_AT_ONCE)
@@ -172,7 +172,7 @@ def _told(error: Mapping[str, Any]) -> FieldFault:
     return FieldFault(field=field or "body", message=f"{field or 'the body'}: {message}")
 
 
-def _order(asked: RunRequest, files: Mapping[str, bytes], site: Site) -> Order:
+def _order(asked: RunRequest, files: Mapping[str, bytes], site: Site, tenant: str) -> Order:
     goal = asked.goal if asked.goal is not None else _goal_in(asked.inputs)
     with _about("graph"):
         graph = graph_named(asked.graph or ("story" if goal is not None and not files else "repair"))
@@ -182,7 +182,7 @@ def _order(asked: RunRequest, files: Mapping[str, bytes], site: Site) -> Order:
         with _about("candidate"):
             candidate = tree_from(files["candidate"], site.config.snapshot, root=asked.root)
     _check_brings(graph, goal, tree, candidate)
-    task = _task(asked, graph, goal, site)
+    task = replace(_task(asked, graph, goal, site), tenant=tenant)
     if tree is not None and not graph.needs_goal:
         with _about("tests" if task.tests else "archive" if "archive" in files else "path"):
             check_testable("the folder", tree, task.tests)

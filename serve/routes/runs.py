@@ -20,7 +20,7 @@ from serve.routes import stream
 from serve.routes.gate import VERSIONED
 from serve.routes.intake import order_of
 from serve.routes.replies import Json
-from serve.routes.site import Floor, Here, Site
+from serve.routes.site import Floor, Here, Site, Tenant
 
 router = APIRouter(default_response_class=Json)
 
@@ -70,7 +70,7 @@ async def submit(
     key = _key(idempotency_key, request.state.caller)
     # Before the body: who sends a large one should not wait for a refusal.
     await _takes_runs(here.floor)
-    order = await order_of(request, here)
+    order = await order_of(request, here, request.state.tenant)
     run_id, was_there = await here.floor.submit(
         order.task, order.tree, order.candidate, key=key, fingerprint=order.fingerprint
     )
@@ -82,14 +82,16 @@ async def submit(
 
 @router.get("/runs", response_model=schemas.RunPage, responses=problems(422))
 async def list_runs(
+    *,
     request: Request,
     here: Here,
+    tenant: Tenant,
     status: Annotated[list[Status] | None, Query(description="Only runs of these statuses.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
 ) -> Response:
     """Runs, the newest first."""
-    rows, total = await here.floor.runs(status or None, limit, offset)
+    rows, total = await here.floor.runs(status or None, limit, offset, tenant)
     following = offset + limit
     query = [*(("status", str(each)) for each in status or ()), ("limit", limit), ("offset", following)]
     return Json(
@@ -104,9 +106,9 @@ async def list_runs(
 
 
 @router.get("/runs/{run_id}", response_model=schemas.Run, responses=problems(404))
-async def show(run_id: RunId, here: Here) -> Response:
+async def show(run_id: RunId, here: Here, tenant: Tenant) -> Response:
     """How a run stands or ended."""
-    state = await known(here.floor, run_id)
+    state = await known(here.floor, run_id, tenant)
     return Json(told(state, await here.floor.result(run_id)))
 
 
@@ -120,14 +122,16 @@ async def show(run_id: RunId, here: Here) -> Response:
     },
 )
 async def events(
+    *,
     request: Request,
     run_id: RunId,
     here: Here,
+    tenant: Tenant,
     after: After = 0,
     last_event_id: Annotated[str | None, Header(description="Where a stream goes on.")] = None,
 ) -> Response:
     """A run's events: a page as JSON, or with `Accept: text/event-stream` all of them as they happen."""
-    state = await known(here.floor, run_id)
+    state = await known(here.floor, run_id, tenant)
     if "text/event-stream" in request.headers.get("accept", ""):
         return await streamed(here, state, after if last_event_id is None else _seq(last_event_id))
     found = (await here.floor.events(run_id, after))[:_MOST_EVENTS]
@@ -139,9 +143,9 @@ async def events(
     response_class=Response,
     responses={200: {"content": {"text/x-diff": {"schema": {"type": "string"}}}}, **problems(404)},
 )
-async def diff(run_id: RunId, here: Here) -> Response:
+async def diff(run_id: RunId, here: Here, tenant: Tenant) -> Response:
     """A run's patch, or the best it had so far, for `git apply`."""
-    await known(here.floor, run_id)
+    await known(here.floor, run_id, tenant)
     content = await here.floor.diff(run_id)
     if not content:
         raise Problem(404, "no_patch", f"run {run_id} has no patch", "look at how it stands")
@@ -149,15 +153,15 @@ async def diff(run_id: RunId, here: Here) -> Response:
 
 
 @router.post("/runs/{run_id}/cancel", response_model=schemas.Cancelled, responses=problems(403, 404, 413))
-async def cancel(run_id: RunId, here: Here) -> Response:
+async def cancel(run_id: RunId, here: Here, tenant: Tenant) -> Response:
     """Stop a run; its best patch so far is kept. A run that has ended stays as it is."""
-    await known(here.floor, run_id)
+    await known(here.floor, run_id, tenant)
     state = await here.floor.cancel(run_id, "asked for over HTTP")
     return Json({"run_id": run_id, "status": state.status, "reason": state.reason})
 
 
-async def known(floor: Floor, run_id: str) -> RunState:
-    """The state of the run that is called exactly so.
+async def known(floor: Floor, run_id: str, tenant: str | None) -> RunState:
+    """The state of the run that is called exactly so, and that `tenant` may see.
 
     Raises:
         Problem: There is none.
@@ -169,7 +173,7 @@ async def known(floor: Floor, run_id: str) -> RunState:
         state = await floor.state(run_id)
     except TaskError as error:
         raise missing from error
-    if state.run_id != run_id:
+    if state.run_id != run_id or tenant not in (None, state.tenant):
         raise missing
     return state
 
@@ -195,6 +199,7 @@ def row(run: Any) -> dict[str, Any]:
         "run_id": run.run_id,
         "status": run.status,
         "reason": run.reason,
+        "tenant": run.tenant,
         "task": run.task_id,
         "graph": run.graph,
         "attempt": run.attempt,
@@ -209,6 +214,7 @@ def told(state: RunState, result: Mapping[str, Any]) -> dict[str, Any]:
     error = state.report.get("error")
     return {
         **{name: value for name, value in result.items() if name != "out"},
+        "tenant": state.tenant,
         "task": str(state.task.get("id", "")),
         "graph": str(state.task.get("graph", "")),
         "goal": state.task.get("goal"),

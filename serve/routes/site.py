@@ -10,11 +10,13 @@ from typing import Annotated, Any, Protocol
 from fastapi import Depends, Request
 
 from cluster.event_log_projection import RunSummary
+from cluster.event_log_usage import By, Spent
 from orchestrator.events import Event, RunState, Status
 from orchestrator.task import Task
 from orchestrator.tree import Tree
 from serve.auth import Keyring
 from serve.config import Config
+from serve.problems import Problem
 from serve.routes.metrics import Metrics
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -41,8 +43,10 @@ class Floor(Protocol):
     async def events(self, run_id: str, after_seq: int = 0, wait_s: float = 0.0) -> Sequence[Event]: ...
 
     async def runs(
-        self, status: Collection[Status] | None, limit: int, offset: int
+        self, status: Collection[Status] | None, limit: int, offset: int, tenant: str | None = None
     ) -> tuple[list[RunSummary], int]: ...
+
+    async def usage(self, by: By, tenant: str | None, since: str) -> list[Spent]: ...
 
     async def diff(self, run_id: str) -> bytes: ...
 
@@ -75,3 +79,23 @@ def site_of(request: Request) -> Site:
 
 
 Here = Annotated[Site, Depends(site_of)]
+
+
+def tenant_of(request: Request) -> str | None:
+    """The tenant whose key came with `request`; None for a key, or a door, that is the operator's."""
+    tenant: str | None = request.state.tenant
+    return tenant
+
+
+# A tenant sees its own runs and costs only, the operator all.
+Tenant = Annotated[str | None, Depends(tenant_of)]
+
+
+def operators_only(tenant: Tenant) -> None:
+    """Refuse a tenant's key.
+
+    Raises:
+        Problem: One came; what is behind this tells of other tenants' runs.
+    """
+    if tenant is not None:
+        raise Problem(403, "operators_only", "this tells of every tenant", "ask with an operator's key")

@@ -22,7 +22,8 @@ _MOST = 2**50
 _ADDED = ", ".join(f"{name} = usage.{name} + excluded.{name}" for name in _AMOUNTS)
 _ADD = (
     f"INSERT INTO usage (tenant, run_id, step, attempt, engine, day, {', '.join(_AMOUNTS)}) "  # noqa: S608
-    f"VALUES (:tenant, :run_id, :step, :attempt, :engine, :day, {', '.join(f':{name}' for name in _AMOUNTS)}) "
+    "VALUES (:tenant, :run_id, :step, :attempt, :engine, :day, "
+    f"{', '.join(f':{name}' for name in _AMOUNTS)}) "
     f"ON CONFLICT (run_id, step, attempt, engine, day) DO UPDATE SET {_ADDED}"
 )
 

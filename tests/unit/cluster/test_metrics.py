@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from event_log_conformance import call
 
 from cluster.event_log_chain import draft, link
 from cluster.event_log_memory import MemoryEventLog
@@ -168,6 +169,23 @@ async def test_a_state_that_no_run_is_in_any_more_is_told_as_none() -> None:
     assert numbers.gauges["raysmith_log_runs{reason=certified,status=succeeded}"] == 1
 
 
+async def test_costs_are_told_of_the_tenants_that_are_named_and_of_the_others_together() -> None:
+    log, numbers = MemoryEventLog(), Numbers()
+    metrics = LogMetrics(log, numbers, tenants=("web", "idle"))
+    await log.append([call("r-1", tenant="web"), call("r-2", tenant="a"), call("r-3", tenant="b")])
+    await metrics.count()
+    assert numbers.gauges["raysmith_log_tenant_cost_usd{tenant=web}"] == 0.1
+    assert numbers.gauges["raysmith_log_tenant_cost_usd{tenant=other}"] == 0.2
+
+    await log.append([call("r-1", tenant="web", gpu_s=2.5)])
+    await metrics.count()
+
+    assert numbers.gauges["raysmith_log_tenant_tokens{of=prompt,tenant=web}"] == 20
+    assert numbers.gauges["raysmith_log_tenant_gpu_seconds{tenant=web}"] == 2.6
+    assert numbers.gauges["raysmith_log_tenant_tokens{of=prompt,tenant=idle}"] == 0
+    assert {name for name in numbers.gauges if "tenant=a" in name or "tenant=b" in name} == set()
+
+
 async def test_tags_stay_few_whatever_the_log_holds() -> None:
     log, numbers = MemoryEventLog(), Numbers()
     metrics = LogMetrics(log, numbers)
@@ -250,6 +268,7 @@ def test_no_metric_has_a_tag_that_grows_with_the_work() -> None:
     }
 
     few = {"type", "status", "reason", "role", "outcome", "certified", "group", "state", "kind", "of"}
+    few |= {"tenant"}  # those that the configuration names, and `other`
     assert tags == few
 
 

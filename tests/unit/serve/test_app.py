@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from event_log_conformance import call
 from http_door import BROKEN, messages, tar_gz
 from http_fakes import FakeFloor, client, config, site
 
@@ -498,6 +499,68 @@ async def test_beyond_loopback_every_route_but_health_needs_a_key(tmp_path: Path
         known = {"Authorization": f"Bearer {text}"}
         assert (await http.get("/runs", headers=known)).status_code == 200
     assert len(routes) > 20
+
+
+async def test_a_tenant_s_key_sees_and_makes_its_own_runs_only(tmp_path: Path) -> None:
+    floor = FakeFloor()
+    mine, other = floor.begin("r-mine", tenant="web"), floor.begin("r-other")
+    for run_id in (mine, other):
+        floor.patches[run_id] = b"--- a\n+++ b\n"
+        tenant = "web" if run_id == mine else "default"
+        floor.log.append_blocking([call(run_id, tenant=tenant)])
+    web, _ = KeyFile(tmp_path).create("web-ci", "web")
+    operator, _ = KeyFile(tmp_path).create("ops")
+    served = site(tmp_path, floor, is_open=False)
+    below = ["", "/events", "/diff"]
+
+    async with client(served, Authorization=f"Bearer {web}") as http:
+        listed = (await http.get("/runs")).json()
+        mine_told = [(await http.get(f"/runs/{mine}{path}")).status_code for path in below]
+        told = [(await http.get(f"/runs/{other}{path}")).status_code for path in below]
+        told += [(await http.get(f"{VERSIONED}/runs/{other}")).status_code]
+        told += [(await http.post(f"/runs/{other}/cancel")).status_code]
+        pages = ["", "/events", "/diff"]
+        told += [(await http.get(f"/dashboard/runs/{other}{path}")).status_code for path in pages]
+        dashboard = (await http.get("/dashboard")).text
+        refused = [(await http.get(path)).status_code for path in ("/fleet", "/metrics")]
+        usage = (await http.get("/usage?by=run")).json()
+        accepted = await http.post("/runs", files=ARCHIVE)
+    async with client(served, Authorization=f"Bearer {operator}") as http:
+        totals = (await http.get("/usage")).json()
+        assert (await http.get("/fleet")).status_code == 200
+        assert {run["tenant"] for run in (await http.get("/runs")).json()["runs"]} == {"web", "default"}
+
+    assert ([run["run_id"] for run in listed["runs"]], listed["total"]) == ([mine], 1)
+    assert mine_told == [200] * 3
+    assert set(told) == {404}
+    assert floor.cancelled == []
+    assert mine in dashboard and other not in dashboard
+    assert refused == [403, 403]
+    assert [(each["tenant"], each["run_id"], each["cost_usd"]) for each in usage["usage"]] == [
+        ("web", mine, 0.1)
+    ]
+    assert (accepted.status_code, floor.submitted[0][0].tenant) == (202, "web")
+    assert ([each["tenant"] for each in totals["usage"]], totals["total"]["requests"]) == (
+        ["default", "web"],
+        2,
+    )
+
+
+async def test_costs_are_asked_for_by_group_and_day(tmp_path: Path) -> None:
+    floor = FakeFloor()
+    floor.log.append_blocking([call("r-1"), call("r-1", step="test")])
+
+    async with client(site(tmp_path, floor)) as http:
+        steps = (await http.get("/usage?by=step&since=2020-01-01")).json()
+        later = (await http.get("/usage?since=2999-01-01")).json()
+        wrong = [await http.get(f"/usage?{query}") for query in ("since=soon", "by=colour")]
+
+    assert [(each["step"], each["tokens"]) for each in steps["usage"]] == [
+        ("repair", {"prompt": 10, "completion": 2, "cached": 4}),
+        ("test", {"prompt": 10, "completion": 2, "cached": 4}),
+    ]
+    assert (later["usage"], later["total"]["requests"], later["since"]) == ([], 0, "2999-01-01")
+    assert [(each.status_code, fields(each)) for each in wrong] == [(422, ["since"]), (422, ["by"])]
 
 
 async def test_a_browser_may_look_with_a_password_and_change_nothing(tmp_path: Path) -> None:

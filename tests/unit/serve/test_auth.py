@@ -59,6 +59,19 @@ def test_keys_may_come_as_hashes_in_the_environment(tmp_path: Path) -> None:
     assert found is not None and found.id == key.id
 
 
+def test_a_key_may_belong_to_a_tenant(tmp_path: Path) -> None:
+    text, key = KeyFile(tmp_path / "elsewhere").create("ci", "web")
+
+    here, there = Keyring(tmp_path / "elsewhere").whose(text), Keyring(tmp_path, key.entry).whose(text)
+
+    assert here is not None and there is not None
+    assert (here.tenant, there.tenant, there.id) == ("web", "web", key.id)
+    with pytest.raises(TaskError, match="cannot name a tenant"):
+        KeyFile(tmp_path).create("ci", "a b")
+    with pytest.raises(TaskError, match="entry 1"):
+        parse_variable(f"{key.id}@../x:{key.sha256}")
+
+
 def test_a_key_in_the_place_of_a_hash_is_refused_and_not_repeated(tmp_path: Path) -> None:
     text, key = KeyFile(tmp_path).create("ci")
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from event_log_conformance import call
 
+from cluster.event_log import open_log
+from cluster.store_settings import StoreSettings
 from orchestrator.errors import EngineMissing, TaskError
 from serve import cli
 from serve.commands import past
@@ -92,3 +97,25 @@ def test_a_message_of_many_lines_keeps_them(
         "E   SyntaxError",
         "  next: mend them",
     ]
+
+
+def test_what_engines_cost_is_told_by_tenant_run_and_day(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "home").mkdir()
+    with open_log(StoreSettings(), tmp_path / "home") as log:
+        log.append_blocking([call("r-11", tenant="web"), call("r-22"), call("r-22", cost_usd=0.00034)])
+
+    def told(*options: str) -> dict[str, Any]:
+        assert cli.run(["usage", "--json", *options]) == 0
+        answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return answer
+
+    assert {each["tenant"]: each["cost_usd"] for each in told()["usage"]} == {"web": 0.1, "default": 0.10034}
+    assert told("--tenant", "web")["total"]["tokens"] == {"prompt": 10, "completion": 2, "cached": 4}
+    assert [each["run_id"] for each in told("--by", "step", "--run", "r-2")["usage"]] == ["r-22"]
+    assert told("--since", "2999-01-01")["usage"] == []
+    assert cli.run(["usage", "--since", "tomorrow"]) == 2
+    assert "'tomorrow' is no day" in capsys.readouterr().err
+    assert cli.run(["usage", "--by", "run"]) == 0
+    assert re.search(r"^web +r-11 +1 +0 +10 +2 +4 +0\.1 +0\.1000$", capsys.readouterr().out, re.MULTILINE)
