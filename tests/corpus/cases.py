@@ -1,65 +1,149 @@
-"""Reads the development corpus: programs with a bug, their tests, and what the reference says."""
+"""Reads the corpus of repairs: programs and packages with bugs, their tests, and what the reference says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+DEVELOPMENT = Path(__file__).resolve().parent / "development"
+MEASURING = Path(__file__).resolve().parent / "measuring"
+_TIMEOUT_S = 20
+
+#: Prints the value of each expression; every expression sees the program as freshly imported.
+_EVALUATOR = """
+import contextlib, io, json, os, sys
+sys.path.insert(0, os.getcwd())
+header, expressions = json.loads(sys.stdin.read())
+known, values = set(sys.modules), []
+here = os.getcwd()
+for expression in expressions:
+    for name in set(sys.modules) - known:
+        if (getattr(sys.modules[name], "__file__", None) or here).startswith(here):
+            del sys.modules[name]
+    names = {}
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(header, names)
+            values.append(["value", repr(eval(expression, names))])
+    except Exception as error:
+        values.append(["raises", type(error).__name__])
+print(json.dumps(values))
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One buggy program; `tests` and `held` are expressions over its names."""
+    """One program with bugs; `buggy` and `reference` are its files, `tests` and `held` expressions over it.
+
+    Attributes:
+        kind: The class of its bugs: the name of the corpus file.
+        header: Import statements that the expressions need.
+    """
 
     kind: str
     name: str
-    buggy: str
-    reference: str
+    header: str
+    buggy: Mapping[str, str]
+    reference: Mapping[str, str]
     tests: tuple[str, ...]
     held: tuple[str, ...]
 
-    @property
-    def test_file(self) -> str:
-        """A pytest module: one test per expression, its value as the reference gives it."""
-        lines = ["import pytest", "", "from program import *", ""]
-        for number, expression in enumerate(self.tests, 1):
-            value = evaluate(self.reference, expression)
-            lines += ["", f"def test_{number}():"]
-            if value[0] == "raises":
-                lines += [f"    with pytest.raises({value[1]}):", f"        {expression}", ""]
+    def test_file(self, expected: Sequence[Sequence[str]], numbers: Sequence[int]) -> str:
+        """A pytest module: a test per expression of `numbers`, with the values that the reference gives."""
+        lines = ["import pytest", "", *self.header.splitlines(), ""]
+        for number in numbers:
+            kind, value = expected[number]
+            lines += ["", f"def test_{number + 1}():"]
+            if kind == "raises":
+                lines += [
+                    f"    with pytest.raises({_exception(value)}):",
+                    f"        {self.tests[number]}",
+                    "",
+                ]
             else:
-                lines += [f"    assert {expression} == {value[1]}", ""]
+                lines += [f"    assert {self.tests[number]} == {value}", ""]
         return "\n".join(lines)
 
 
-def evaluate(program: str, expression: str) -> tuple[str, str]:
-    """What `expression` gives in `program`: ("value", repr) or ("raises", type name)."""
-    names: dict[str, Any] = {}
-    exec(compile(program, "program.py", "exec"), names)
-    try:
-        return "value", repr(eval(expression, names))
-    except Exception as error:
-        return "raises", type(error).__name__
+def evaluate(
+    files: Mapping[str, str], header: str, expressions: Sequence[str]
+) -> list[tuple[str, str]] | None:
+    """Per expression ("value", repr) or ("raises", type name); None for a program that does not end."""
+    with tempfile.TemporaryDirectory(prefix="corpus-") as folder:
+        for path, text in files.items():
+            target = Path(folder) / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+        try:
+            done = subprocess.run(
+                [sys.executable, "-I", "-B", "-W", "ignore", "-c", _EVALUATOR],
+                input=json.dumps([header, list(expressions)]),
+                capture_output=True,
+                text=True,
+                timeout=_TIMEOUT_S,
+                check=False,
+                cwd=folder,
+            )
+        except subprocess.TimeoutExpired:
+            return None
+    if done.returncode:
+        return None
+    return [(kind, value) for kind, value in json.loads(done.stdout.splitlines()[-1])]
 
 
-def cases(folder: Path | None = None) -> Iterator[Case]:
-    """Every case of the corpus, files and cases in order."""
-    folder = folder or Path(__file__).resolve().parent / "small"
+def cases(folder: Path = DEVELOPMENT) -> Iterator[Case]:
+    """Every case of a folder, files and cases in order."""
     for path in sorted(folder.glob("*.txt")):
         for block in path.read_text().split("=== ")[1:]:
             yield _parse(path.stem, block)
 
 
+def complaints(case: Case) -> list[str]:
+    """What is wrong with the case itself; empty for a sound one."""
+    every = [*case.tests, *case.held]
+    expected = evaluate(case.reference, case.header, every)
+    if expected is None or expected != evaluate(case.reference, case.header, every):
+        return [f"{case.kind} {case.name}: the reference gives no stable values"]
+    if any(" at 0x" in value for _, value in expected):
+        return [f"{case.kind} {case.name}: a value has no text of its own"]
+    if evaluate(case.buggy, case.header, case.tests) == expected[: len(case.tests)]:
+        return [f"{case.kind} {case.name}: no test shows the bug"]
+    return []
+
+
 def _parse(kind: str, block: str) -> Case:
-    head, held = block.split("--- held\n")
-    head, tests = head.split("--- tests\n")
-    name, *lines = head.splitlines()
+    name, *lines = block.splitlines()
+    sections: dict[str, list[str]] = {}
+    section = "file program.py"
+    for line in lines:
+        if line.startswith("--- "):
+            section = line.removeprefix("--- ").strip()
+            sections.setdefault(section, [])
+        else:
+            sections.setdefault(section, []).append(line)
+    files = {
+        title.removeprefix("file "): some for title, some in sections.items() if title.startswith("file ")
+    }
     return Case(
         kind=kind,
         name=name,
-        buggy="".join(f"{line[1:]}\n" for line in lines if line[:1] in (" ", "-", "")),
-        reference="".join(f"{line[1:]}\n" for line in lines if line[:1] in (" ", "+", "")),
-        tests=tuple(line for line in tests.splitlines() if line.strip()),
-        held=tuple(line for line in held.splitlines() if line.strip()),
+        header="\n".join(sections.get("import", ["from program import *"])),
+        buggy={path: _version(some, "-") for path, some in files.items()},
+        reference={path: _version(some, "+") for path, some in files.items()},
+        tests=tuple(line for line in sections["tests"] if line.strip()),
+        held=tuple(line for line in sections["held"] if line.strip()),
     )
+
+
+def _version(lines: Sequence[str], mark: str) -> str:
+    return "".join(f"{line[1:]}\n" for line in lines if line[:1] in (" ", mark, ""))
+
+
+def _exception(name: str) -> str:
+    """The exception as the test can name it; one of a library is only known to be an exception."""
+    return name if name in __builtins__ else "Exception"  # type: ignore[operator]
