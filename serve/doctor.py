@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import RaysmithError
+from orchestrator.verdict import Level
 from serve import doctor_doors
 
 if TYPE_CHECKING:
@@ -103,15 +104,16 @@ def _sandbox(loaded: Loaded) -> Check:
 
     settings = loaded.config.sandbox
     report = probe(settings)
+    held = f", memory by {report.memory}; held: {', '.join(report.tried)}"
+    found = f"{report.level} by {report.provider}{held}" if report.provider != "none" else str(report.level)
     if report.error:
-        found = f"{report.level}: {report.error} (tried {', '.join(report.tried)})"
-    else:
-        found = (
-            f"{report.level} by {report.provider}, memory by {report.memory}; held: {', '.join(report.tried)}"
-        )
+        found += f"; {report.error}"
     ok = report.level.at_least(settings.minimum)
     accepted = not ok and settings.accepts_unsandboxed
-    return Check(name="sandbox", ok=None if accepted else ok, found=found, fix=report.fix)
+    fix = report.fix
+    if not ok and report.level is not Level.NONE:
+        fix += f"; or take less: sandbox.minimum={report.level}"
+    return Check(name="sandbox", ok=None if accepted else ok, found=found, fix=fix)
 
 
 def _store(loaded: Loaded) -> Check:

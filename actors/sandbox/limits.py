@@ -144,16 +144,24 @@ def _delegated(folder: Path) -> bool:
 
 
 def sweep(parent: Path) -> int:
-    """Remove the empty groups of supervisors that are gone; how many went."""
+    """End and remove the groups of supervisors that are gone; how many went."""
     swept = 0
     with suppress(OSError):
         for folder in parent.glob(f"{PREFIX}*-*"):
             pid, _, birth = folder.name.removeprefix(PREFIX).partition("-")
             if pid.isdigit() and started(int(pid)) != birth:
-                with suppress(OSError):
-                    folder.rmdir()
-                    swept += 1
+                group = Group("swept", {"all": folder})
+                group.kill()
+                group.remove()
+                swept += not folder.exists()
     return swept
+
+
+def sweep_everywhere() -> None:
+    """`sweep` wherever this process could make a group."""
+    for _, parents in _places():
+        for parent in parents.values():
+            sweep(parent)
 
 
 def started(pid: int) -> str:

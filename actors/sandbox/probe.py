@@ -6,13 +6,12 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import socket
 import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actors.sandbox.bubblewrap import Bubblewrap, Supervised
@@ -26,10 +25,13 @@ _ATTACKS = Path(__file__).with_name("attacks.py")
 _TIMEOUT_S = 20.0
 _BOMB_MIB = 48
 _BOMB = "import sys; data = [bytearray(8 << 20) for _ in range(400)]; print(len(data))"
+_ORDER = ("bubblewrap", "landlock")
 _TRIED = (
     "network",
     "host file",
+    "sockets of the host",
     "writing outside",
+    "signals",
     "user namespace",
     "vsock",
     "environment",
@@ -44,10 +46,10 @@ class ProbeReport:
 
     Attributes:
         level: What the machine can do; `none` when nothing works.
-        provider: `bubblewrap`, `unsandboxed` or `none`.
+        provider: `bubblewrap`, `landlock`, `unsandboxed` or `none`.
         memory: How memory is bounded: `cgroup-v1`, `cgroup-v2`, `polled` or `none`.
         tried: The attacks that were really made, or what was tried to start.
-        error: Exact words of what failed; empty when all held.
+        error: Exact words of what failed, of every provider tried before this one too; empty when all held.
         fix: What an operator can do about it.
     """
 
@@ -64,7 +66,7 @@ _known: dict[SandboxSettings, ProbeReport] = {}
 
 
 def probe(settings: SandboxSettings) -> ProbeReport:
-    """Try bubblewrap against real attacks, once per process and settings."""
+    """Try providers against real attacks, the strongest first, once per process and settings."""
     with _lock:
         if settings not in _known:
             _known[settings] = _probe(settings)
@@ -79,42 +81,69 @@ def choose(settings: SandboxSettings) -> tuple[Sandbox, ProbeReport]:
     """
     report = probe(settings)
     if report.level.at_least(settings.minimum) and report.level is not Level.NONE:
-        return Bubblewrap(settings), report
+        return make(report.provider, settings), report
     if settings.accepts_unsandboxed:
         from actors.sandbox.unsandboxed import Unsandboxed
 
         return Unsandboxed(settings), report
+    weaker = f"or set sandbox.minimum={report.level}; " if report.level is not Level.NONE else ""
     raise SandboxError(
         f"this machine confines code at level {report.level}, and sandbox.minimum is {settings.minimum}; "
         f"tried {', '.join(report.tried) or 'nothing'}: {report.error}",
-        f"{report.fix}; or set sandbox.allow_unsandboxed={ACCEPT}",
+        f"{report.fix}; {weaker}or set sandbox.allow_unsandboxed={ACCEPT}",
     )
 
 
+def make(provider: str, settings: SandboxSettings) -> Supervised:
+    """The provider of that name.
+
+    Raises:
+        SandboxError: It is not installed.
+    """
+    if provider == "landlock":
+        from actors.sandbox.landlock import Landlocked
+
+        return Landlocked(settings)
+    return Bubblewrap(settings)
+
+
 def _probe(settings: SandboxSettings) -> ProbeReport:
-    if shutil.which("bwrap") is None:
-        return ProbeReport(
-            level=Level.NONE,
-            provider="none",
-            tried=("bwrap",),
-            error="bubblewrap is not installed",
-            fix="run `apt-get install bubblewrap`",
-        )
-    sandbox = Bubblewrap(settings)
+    """The first provider at level `namespace`, else the best that was tried, with what every one said."""
+    wanted = _ORDER if settings.provider == "auto" else (settings.provider,)
+    reports: list[ProbeReport] = []
+    for provider in wanted:
+        reports.append(_try(provider, settings))
+        if reports[-1].level.at_least(Level.NAMESPACE):
+            return reports[-1]
+    best = next((report for report in reports if report.level is not Level.NONE), None)
+    if best is None:
+        best = replace(reports[0], tried=tuple(what for report in reports for what in report.tried))
+    return replace(
+        best,
+        error="; ".join(
+            f"{name}: {report.error}" for name, report in zip(wanted, reports, strict=True) if report.error
+        ),
+        fix=next((report.fix for report in reports if report.fix), ""),
+    )
+
+
+def _try(provider: str, settings: SandboxSettings) -> ProbeReport:
+    """What one provider holds against."""
     try:
+        sandbox = make(provider, settings)
         attacked, bombed = _attack(sandbox, build_layer())
     except RaysmithError as error:
         return ProbeReport(
             level=Level.NONE,
             provider="none",
-            tried=("bubblewrap",),
+            tried=(provider,),
             error=error.message,
-            fix=_fix(error.message),
+            fix=_fix(error.message) or error.next_move,
         )
-    wrong = _judge(attacked, bombed)
+    wrong = _judge(attacked, bombed, sandbox.level)
     return ProbeReport(
-        level=Level.NONE if wrong else Level.NAMESPACE,
-        provider="none" if wrong else "bubblewrap",
+        level=Level.NONE if wrong else sandbox.level,
+        provider="none" if wrong else provider,
         memory=attacked.memory,
         tried=_TRIED,
         error="; ".join(wrong),
@@ -145,7 +174,12 @@ def _attack(sandbox: Supervised, layer: Layer) -> tuple[Completed, Completed]:
 def _targets() -> Iterator[dict[str, object]]:
     """A listener, a secret file and a variable on the host, all to be out of reach."""
     mark = f"raysmith-probe-{secrets.token_hex(8)}"
-    with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as listener:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        _unix(f"{folder}/socket"),
+        _unix(f"\0{mark}"),
+    ):
         secret = Path(folder, "key")
         secret.write_text("secret")
         Path(folder).chmod(0o755)
@@ -159,7 +193,19 @@ def _targets() -> Iterator[dict[str, object]]:
             "outside": str(Path(folder, "escape")),
             "key": key,
             "mark": mark,
+            "socket": f"{folder}/socket",
+            "pid": os.getpid(),
         }
+
+
+def _unix(address: str) -> socket.socket:
+    """A service of the host that answers whoever finds it, as the raylet does."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen()
+    if not address.startswith("\0"):
+        Path(address).chmod(0o777)
+    return listener
 
 
 def _survivors(mark: str) -> list[int]:
@@ -172,7 +218,7 @@ def _survivors(mark: str) -> list[int]:
     return found
 
 
-def _judge(attacked: Completed, bombed: Completed) -> list[str]:
+def _judge(attacked: Completed, bombed: Completed, level: Level) -> list[str]:
     """What did not hold, in words."""
     words = attacked.output.decode(errors="replace").strip()
     try:
@@ -180,7 +226,7 @@ def _judge(attacked: Completed, bombed: Completed) -> list[str]:
     except ValueError:
         worked = [f"the attacks could not be made: {words[-500:]}"]
     wrong = [what for what in worked if what != "own loopback"]
-    if "own loopback" not in worked:
+    if "own loopback" not in worked and level is not Level.WEAK:
         wrong.append("the sandbox has no loopback of its own")
     if bombed.end is RunEnd.EXITED and bombed.exit_code == 0:
         wrong.append(f"{_BOMB_MIB} MiB did not bound a process that took 3200")
@@ -188,7 +234,7 @@ def _judge(attacked: Completed, bombed: Completed) -> list[str]:
 
 
 def _fix(error: str) -> str:
-    """The usual cause of a refusal to start."""
+    """What mends the usual causes of a refusal to start; empty for others."""
     if "Unknown option" in error:
         return "install bubblewrap 0.8 or later"
     if "CAP_SYS_ADMIN" in error:
@@ -199,4 +245,4 @@ def _fix(error: str) -> str:
             "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns) "
             "or, in a pod, use the seccomp profile of docs/design/sandbox.md"
         )
-    return "see docs/design/sandbox.md"
+    return ""

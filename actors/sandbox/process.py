@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import select
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,7 +14,8 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from actors.sandbox.limits import read_cpu, tree_usage
+from actors.sandbox.folders import remove_folder
+from actors.sandbox.limits import read_cpu, sweep_everywhere, tree_usage
 from actors.sandbox.port import Completed, Job
 from actors.sandbox.settings import SandboxSettings
 from orchestrator.errors import SandboxError, SandboxTimeout
@@ -107,10 +107,13 @@ class SupervisedProcess:
         report, rest, words = self._hear()
         self._process.wait()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove_folder(self._folder)
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             with contextlib.suppress(OSError):
                 _open(pipe).close()
+        if report is None:
+            # Whatever the kernel did not end with the supervisor is ended here.
+            sweep_everywhere()
         if report is None or "error" in report:
             said = report["error"] if report else words or "its supervisor was killed"
             raise SandboxError(

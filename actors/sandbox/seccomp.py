@@ -28,8 +28,12 @@ _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
 
 
 @cache
-def program() -> bytes:
+def program(*, sockets: bool = True) -> bytes:
     """The BPF program: refused calls answer EPERM, sockets only of four families.
+
+    Args:
+        sockets: False refuses every socket but a pair; where no namespace hides them, a socket by path of
+            any service of the host would answer.
 
     Raises:
         SandboxError: libseccomp is not installed.
@@ -56,6 +60,8 @@ def program() -> bytes:
         for family in range(_NETLINK):
             if family not in (_UNIX, _INET, _INET6):
                 _add(rules, refuse, call, seccomp.Arg(0, seccomp.EQ, family))
+    if not sockets:
+        _add(rules, refuse, "socket")
     with tempfile.TemporaryFile() as file:
         rules.export_bpf(file)
         file.seek(0)

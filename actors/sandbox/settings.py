@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from orchestrator.verdict import Level
 
 ACCEPT = "I-accept-that-generated-code-runs-as-me"
+PROVIDERS = ("auto", "bubblewrap", "landlock")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +16,9 @@ class SandboxSettings:
 
     minimum: Level = Level.NAMESPACE
     """The weakest level that may run generated code; below it nothing runs."""
+
+    provider: str = "auto"
+    """What confines: bubblewrap or landlock; auto takes the strongest that holds here."""
 
     timeout_s: float = 300.0
     """Wall seconds after which a run's whole process tree is killed."""
@@ -39,6 +43,10 @@ class SandboxSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "minimum", Level(self.minimum))
+        if self.provider not in PROVIDERS:
+            raise ValueError(
+                f"sandbox.provider is {self.provider!r}; it has to be one of {', '.join(PROVIDERS)}"
+            )
         for name in ("timeout_s", "memory_mib", "processes", "disk_mib", "file_mib", "output_kib"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"sandbox.{name} is {getattr(self, name)}; it has to be above 0")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 _CLONE_NEWNS = 0x00020000
 _MS_BIND, _MS_REC, _MS_PRIVATE, _MS_NOSUID, _MS_NODEV = 0x1000, 0x4000, 0x40000, 2, 4
+_STAGE = (b"tmpfs", _MS_NOSUID | _MS_NODEV, b"size=1m,mode=755")
 _BASE_UID, _PLAIN_UID = 2_000_000_000, 64_999
 
 
@@ -32,20 +33,54 @@ def reachable(mounts: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
     pairs = [(source, target) for source, target in mounts]
     if os.geteuid() != 0:
         return pairs
-    libc = ctypes.CDLL(None, use_errno=True)
-    _check(libc.unshare(_CLONE_NEWNS), "unshare(CLONE_NEWNS) as root, which needs CAP_SYS_ADMIN")
-    _check(libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "making mounts private")
+    libc = _own_mounts()
     stage = _stage([source for source, _ in pairs])
-    options = (b"tmpfs", _MS_NOSUID | _MS_NODEV, b"size=1m,mode=755")
-    _check(libc.mount(b"raysmith", stage.encode(), *options), "mounting a stage")
+    _check(libc.mount(b"raysmith", stage.encode(), *_STAGE), "mounting a stage")
     return [
         (_bind(libc, source, f"{stage}/{number}"), target) for number, (source, target) in enumerate(pairs)
     ]
 
 
+def reveal(paths: Sequence[str]) -> None:
+    """As root, let an unprivileged user reach `paths` where they are, though a folder above is closed to it.
+
+    Each closed folder is covered by one that holds nothing but what of `paths` lies in it.
+
+    Raises:
+        Refused: A folder is closed and this root may not mount.
+    """
+    closed: dict[str, list[str]] = {}
+    for path in sorted(paths):
+        if above := _closed_above(path):
+            closed.setdefault(above, []).append(path)
+    if not closed:
+        return
+    libc = _own_mounts()
+    for folder, inside in closed.items():
+        held = [(path, os.open(path, os.O_PATH)) for path in inside]
+        _check(libc.mount(b"raysmith", folder.encode(), *_STAGE), f"covering {folder}")
+        for path, fd in held:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            _bind(libc, f"/proc/self/fd/{fd}", path)
+            os.close(fd)
+
+
+def _closed_above(path: str) -> str | None:
+    """The uppermost folder on the way to `path` that only its owner may pass."""
+    return next((str(above) for above in reversed(Path(path).parents) if not above.stat().st_mode & 1), None)
+
+
+def _own_mounts() -> ctypes.CDLL:
+    """libc, once the calling process has a mount namespace of its own."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    _check(libc.unshare(_CLONE_NEWNS), "unshare(CLONE_NEWNS) as root, which needs CAP_SYS_ADMIN")
+    _check(libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "making mounts private")
+    return libc
+
+
 def _bind(libc: ctypes.CDLL, source: str, place: str) -> str:
     if Path(source).is_dir():
-        Path(place).mkdir()
+        Path(place).mkdir(exist_ok=True)
     else:
         Path(place).touch()
     _check(libc.mount(source.encode(), place.encode(), None, _MS_BIND | _MS_REC, None), f"binding {source}")

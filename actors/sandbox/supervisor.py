@@ -22,8 +22,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from actors.sandbox.folders import remove_folder
 from actors.sandbox.limits import Group, proportional_bytes, read_cpu, tree, tree_usage
-from actors.sandbox.staging import Refused, free_uid, reachable
+from actors.sandbox.staging import Refused, free_uid, reachable, reveal
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _LOW_FDS = 20
@@ -77,6 +78,7 @@ class Supervisor:
         self.peak = 0
         self.exit_status: int | None = None
         self.owner = os.getppid()
+        self.uid = self._other_user()
 
     def run(self) -> tuple[dict[str, Any], bytes, bytes]:
         """Start, watch, end, measure."""
@@ -94,6 +96,8 @@ class Supervisor:
             self._end()
             if self.group:
                 self.group.remove()
+            if "folder" in self.request:
+                remove_folder(self.request["folder"])
 
     # ---- start
 
@@ -119,7 +123,8 @@ class Supervisor:
         """What to execute and the descriptors it needs above the low ones."""
         if self.request["plain"]:
             self.init = None
-            return self.request["argv"], [info]
+            os.close(info)
+            return self.request["argv"], []
         sources = reachable(self.request["mounts"])
         kept, args = [info], ["--info-fd", str(info)]
         seccomp = _memory(bytes.fromhex(self.request["seccomp"]))
@@ -134,6 +139,17 @@ class Supervisor:
         kept.append(_memory(b"".join(arg.encode() + b"\0" for arg in args)))
         return [self.request["bwrap"], "--args", str(kept[-1]), "--", *self.request["argv"]], kept
 
+    def _other_user(self) -> int | None:
+        """As root the user id to drop to, who is given the folders that the sandbox writes."""
+        if os.geteuid() != 0 or (self.request["plain"] and not self.request["own"]):
+            return None
+        uid = free_uid()
+        if own := self.request.get("own"):
+            for folder in own:
+                os.chown(folder, uid, uid)
+            reveal([*(source for source, _ in self.request["mounts"]), own[0]])
+        return uid
+
     def _become(self, command: list[str], low: dict[int, int], kept: list[int]) -> None:
         """In the child: join the group, drop to nobody in particular, execute. Never returns."""
         try:
@@ -145,8 +161,8 @@ class Supervisor:
                 os.dup2(fd, number)
             for fd in kept:
                 os.set_inheritable(fd, True)
-            if os.geteuid() == 0 and not self.request["plain"]:
-                uid = free_uid()
+            if self.uid is not None:
+                uid = self.uid
                 os.setgroups([])
                 os.setresgid(uid, uid, uid)
                 os.setresuid(uid, uid, uid)

@@ -277,7 +277,9 @@ async def test_without_bubblewrap_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    with pytest.raises(SandboxError, match=r"apt-get install bubblewrap.*I-accept-that"):
+    with pytest.raises(
+        SandboxError, match=r"level weak.*apt-get install bubblewrap.*sandbox.minimum=weak.*I-accept-that"
+    ):
         await Runner(SandboxSettings(timeout_s=32)).profile(ProfileRequest(tree=BASE))
 
 

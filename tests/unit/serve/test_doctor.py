@@ -133,3 +133,21 @@ def test_cards_that_this_machine_does_not_have_are_told(
 
     assert check.ok is None
     assert "GPUs at least" in check.found
+
+
+@pytest.mark.sandbox
+def test_a_machine_without_namespaces_is_told_its_level_the_reason_and_both_ways_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    strict, lax = (
+        found(examine(loaded(tmp_path / "home", "sandbox.timeout_s=71", *more)), "sandbox")
+        for more in ((), ("sandbox.minimum=weak",))
+    )
+
+    if not lax.found.startswith("weak by landlock"):
+        pytest.skip(f"Landlock does not hold here: {lax.found}")
+    assert "bubblewrap is not installed" in strict.found
+    assert (strict.ok, lax.ok) == (False, True)
+    assert "apt-get install bubblewrap" in strict.fix
+    assert "sandbox.minimum=weak" in strict.fix
