@@ -52,10 +52,15 @@ class Removal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broken:
-    """A block that cannot be read: why, in words for the model."""
+    """A block that cannot be read: why, in words for the model.
+
+    Attributes:
+        is_cut: The reply, which was cut off, ends inside it.
+    """
 
     path: str | None
     reason: str
+    is_cut: bool = False
 
 
 Block = WholeFile | Edit | Removal | Broken

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from actors.blocks import Block, Edit, WholeFile
+from actors.blocks import Block, Broken, Edit, WholeFile
 from actors.editing import Applied, Permit, Problem, apply_blocks
 from actors.engines.port import Reply
 from actors.parsing import parse
@@ -50,6 +50,13 @@ class Draft(Generic[T]):
         self._may_be_done = False
         self.tree = tree
         self.kept: dict[str, File | None] = {}
+
+    def is_open(self, reply: Reply) -> bool:
+        """Whether the reply was cut off at its longest in the middle of a block."""
+        if reply.finish_reason != "length":
+            return False
+        blocks = parse(reply.text, known=self.tree.files, cut=True)
+        return bool(blocks) and isinstance(blocks[-1], Broken) and blocks[-1].is_cut
 
     def take(self, reply: Reply) -> T:
         """The result, when the reply leaves nothing open.

@@ -170,10 +170,10 @@ class _Reader:
         path = path or self.edited
         self.path, self.edited = None, path
         if halves.broken:
-            why = (
-                "the reply ends inside it" if self.cut and halves.after >= len(self.lines) else halves.broken
-            )
-            self.blocks.append(Broken(path=path, reason=f"a SEARCH/REPLACE block cannot be read: {why}"))
+            is_cut = self.cut and halves.after >= len(self.lines)
+            why = "the reply ends inside it" if is_cut else halves.broken
+            reason = f"a SEARCH/REPLACE block cannot be read: {why}"
+            self.blocks.append(Broken(path=path, reason=reason, is_cut=is_cut))
         else:
             self.blocks.append(
                 Edit(path=path, search=halves.search, replace=halves.replace, inherited=inherited)
@@ -184,7 +184,7 @@ class _Reader:
         found, self.at = read_diff(self.lines, self.at, self.path, self._closes, fenced)
         self.at = max(self.at, begun + 1)
         if self.cut and self.at >= len(self.lines) and found:
-            found[-1] = Broken(path=found[-1].path, reason="the reply ends inside a diff")
+            found[-1] = Broken(path=found[-1].path, reason="the reply ends inside a diff", is_cut=True)
         self.blocks += found
         self.path = None
 
@@ -259,7 +259,7 @@ class _Reader:
                     body = body[body.index(filled[0]) + 1 : len(body) - body[::-1].index(filled[-1]) - 1]
                 self.blocks.append(WholeFile(path=path, text=_text(body)))
                 return
-        self.blocks.append(Broken(path=path, reason="the reply ends inside an XML element"))
+        self.blocks.append(Broken(path=path, reason="the reply ends inside an XML element", is_cut=self.cut))
         self.at = len(self.lines)
 
     def _block(self, fence: str, info: str) -> None:
@@ -368,7 +368,7 @@ class _Reader:
         if path and not self.cut and path.endswith(".py") and _is_whole(path, body):
             self.blocks.append(WholeFile(path=path, text=_text(body), unclosed=True))
         elif path or any(line.strip() for line in body):
-            self.blocks.append(Broken(path=path, reason=_UNCLOSED))
+            self.blocks.append(Broken(path=path, reason=_UNCLOSED, is_cut=self.cut))
 
     def _unfenced(self) -> None:
         """A reply without any fence: paths on lines of their own, each with its file behind it."""

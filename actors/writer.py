@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from actors.continuing import Asked, gone_on
 from actors.draft import Draft, Unfinished
 from actors.engines.port import Engine, Engines, Message, NoReply, Reply, Structured
 from actors.packing import (
@@ -38,6 +39,8 @@ MAX_TURNS = 3
 MAX_REPLIES = 8
 # What stands in the conversation for a reply that cannot be used.
 LEFT_OUT = "(That reply could not be used.)"
+# And for each part but the last of one that was put together.
+GONE_ON = "(The reply went on.)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +102,11 @@ async def converse(
         except AgentError as error:
             refused, usage, vain = error.message, usage + Usage(unusable=1), vain + 1
             continue
+        joints = 0
+        if isinstance(take, Draft):
+            asked = Asked(engine=engine, role=role, messages=[prompt.message, *turns], sampling=sampling)
+            whole = await gone_on(asked, reply, take.is_open)
+            reply, joints = whole.reply, whole.joints
         usage = usage + reply.usage
         try:
             result = take.take(reply) if isinstance(take, Draft) else take(reply.text)
@@ -108,7 +116,12 @@ async def converse(
             refused = error.message
             if not good:
                 usage, vain = usage + Usage(unusable=1), vain + 1
-            turns = [*_settled(turns), *_told(reply, error, good, again)]
+            # Every reply leaves a turn, so that recordings can count them.
+            parts = [
+                Message(role="assistant", content=GONE_ON),
+                Message(role="user", content="Go on."),
+            ] * joints
+            turns = [*_settled(turns), *parts, *_told(reply, error, good, again)]
         log.info("reply_refused", engine=engine.name, role=role, turn=turn, reason=refused, kept=bool(good))
     return Conversed(result=None, usage=usage, refused=refused, contexts=tuple(contexts.values()))
 

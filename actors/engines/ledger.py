@@ -157,6 +157,11 @@ class MeteredEngine:
         gpu_s = usage.gpu_s + share.gpu_s
         return replace(usage, gpu_s=gpu_s, cost_usd=usage.cost_usd + gpu_s / 3600 * self._gpu_hour_usd)
 
+    @property
+    def continues(self) -> bool:
+        """See `Engine.continues`."""
+        return bool(getattr(self.inner, "continues", False))
+
     async def measure(self, messages: Sequence[Message]) -> Measure:
         """See `Engine.measure`."""
         return await self.inner.measure(messages)

@@ -19,7 +19,7 @@ from actors.engines.names import ModelName
 from actors.engines.pauses import pause_s
 from actors.engines.port import Measure, Message, Reply, Sampling, Structured, Unusable
 from actors.engines.settings import EndpointSettings, SamplingSettings, drawn_as
-from orchestrator.errors import EngineDown, RaysmithError
+from orchestrator.errors import AgentError, EngineDown, RaysmithError
 from orchestrator.steps import Usage
 
 log = structlog.get_logger()
@@ -41,6 +41,8 @@ class OpenAIEngine:
     """Asks one endpoint for one model. Every request ends in bounded time and tries."""
 
     kind = "openai"
+    continues = False
+    """Whether it goes on from a last message of the assistant's: known of vLLM's own server only."""
 
     def __init__(
         self,
@@ -60,7 +62,8 @@ class OpenAIEngine:
         self._chance = chance
         self._client: Any = None
         self._room: int | None = self._settings.context_tokens or None
-        self._room_is_known = self._room is not None
+        # A server of one's own is asked all the same: whether it is vLLM's.
+        self._room_is_known = self._room is not None and model.needs_key
         self._not_taken: set[str] = set()
         self._breaker = Breaker(self._settings.breaker_failures, self._settings.breaker_rest_s)
         self._faults = Faults(where=f"{name} at {model.url}", model=model, key=key, settings=self._settings)
@@ -81,6 +84,9 @@ class OpenAIEngine:
                 self._breaker.succeeded()
             except Fault as fault:
                 self._heard(fault)
+                if messages[-1].role == "assistant" and fault.status in (400, 422):
+                    self.continues = False
+                    raise AgentError(fault.error.message, "ask it to say the end again") from fault
                 if self._learnt(fault, request):
                     continue
                 if not fault.again or tries > self._settings.retries:
@@ -96,7 +102,8 @@ class OpenAIEngine:
         """An estimate by characters; the room as configured, else as the endpoint's model list tells it."""
         if not self._room_is_known:
             with contextlib.suppress(Fault):
-                self._room = await self._told_room()
+                told = await self._told_room()
+                self._room = self._room or told
                 self._room_is_known = True
         characters = sum(len(message.content) for message in messages)
         prompt = characters // CHARACTERS_PER_TOKEN + MESSAGE_TOKENS * len(messages)
@@ -131,6 +138,8 @@ class OpenAIEngine:
 
     def _request(self, messages: Sequence[Message], asked: Sampling) -> dict[str, Any]:
         drawn = drawn_as(self._sampling, asked)
+        if messages[-1].role == "assistant":
+            drawn["extra_body"] = {"continue_final_message": True, "add_generation_prompt": False}
         if self._model.needs_new_names and "max_tokens" in drawn:
             drawn["max_completion_tokens"] = drawn.pop("max_tokens")
         wanted = {**drawn, **self._form(asked.structured)}
@@ -245,6 +254,7 @@ class OpenAIEngine:
             listed = await self._connected().models.list()
         for model in getattr(listed, "data", None) or ():
             if getattr(model, "id", None) == self._model.name:
+                self.continues = getattr(model, "owned_by", None) == "vllm"
                 told = getattr(model, "max_model_len", None) or getattr(model, "context_length", None)
                 return told if isinstance(told, int) and told > 0 else None
         return None

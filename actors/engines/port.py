@@ -136,7 +136,8 @@ class Engine(Protocol):
 
         Args:
             role: Of the agent that asks: code, test, …
-            messages: At least one; the last is the user's.
+            messages: At least one; the last is the user's, or the assistant's where the engine has an
+                attribute `continues` that is true: the reply then goes on from its last character.
             sampling: None for the engine's configured way.
 
         Raises:
