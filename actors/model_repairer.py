@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from actors.draft import Draft
-from actors.engines.port import Engines, Reply
+from actors.counted import CountedDraft
+from actors.engines.port import Engines
 from actors.formats import Formats, ReplySettings
 from actors.packing import texts
 from actors.repair_context import compose
@@ -36,7 +36,7 @@ class ModelRepairer:
         if not request.model:
             raise EngineMissing("a repair by a model needs one, and none is configured", "give --model")
         engine = self._engines(request.model)
-        draft = _Counted(request, self._formats, engine.name)
+        draft = _draft(request, self._formats, engine.name)
         conversed = await converse(
             engine,
             Role.REPAIR,
@@ -72,40 +72,25 @@ class ModelRepairer:
         await self._engines.close()
 
 
-class _Counted(Draft[Changes]):
-    """A draft of a repair that counts how replies of the form asked for come out."""
+def _draft(request: RepairRequest, formats: Formats, model: str) -> CountedDraft[Changes]:
+    protected = request.profile.protected
 
-    def __init__(self, request: RepairRequest, formats: Formats, model: str) -> None:
-        def permit(path: str, file: File | None) -> None:
-            # A protected file that is repeated as it is does no harm.
-            if request.base.files.get(path) != file:
-                check_changes(request.tree, {path: file}, protected=request.profile.protected)
+    def permit(path: str, file: File | None) -> None:
+        # A protected file that is repeated as it is does no harm.
+        if request.base.files.get(path) != file:
+            check_changes(request.tree, {path: file}, protected=protected)
 
-        super().__init__(request.tree, lambda changes: _candidate(request, changes), permit)
-        files = {
-            path: text for path, text in texts(request.tree).items() if path not in request.profile.protected
-        }
-        self._formats, self._model = formats, model
-        self._form = formats.choose(model, files)
-        self._counts = bool(formats.large(files))
-        self.large = tuple(formats.large(files)) if self._form == "edits" else ()
-
-    def take(self, reply: Reply) -> Changes:
-        try:
-            result = super().take(reply)
-        except AgentError:
-            self._saw(malformed=True)
-            raise
-        self._saw(malformed=False)
-        return result
-
-    def _saw(self, *, malformed: bool) -> None:
-        # Where no file is large both forms are the same, and tell nothing of either.
-        if self._counts:
-            self._formats.saw(self._model, self._form, malformed=malformed)
+    return CountedDraft(
+        request.tree,
+        lambda changes: _candidate(request, changes),
+        permit,
+        formats=formats,
+        model=model,
+        files={path: text for path, text in texts(request.tree).items() if path not in protected},
+    )
 
 
-def _with_what_held(conversed: Conversed[Changes], draft: _Counted) -> Conversed[Changes]:
+def _with_what_held(conversed: Conversed[Changes], draft: CountedDraft[Changes]) -> Conversed[Changes]:
     """Part of an answer is a candidate too: the judge says whether it does."""
     if conversed.result is not None or not draft.kept:
         return conversed

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Generic, TypeVar
 
 import structlog
 
 from actors.continuing import Asked, gone_on
+from actors.counted import CountedDraft
 from actors.draft import Draft, Unfinished
 from actors.engines.port import Engine, Engines, Message, NoReply, Reply, Structured
+from actors.formats import Formats, ReplySettings
 from actors.packing import (
     PROMPT_CHARACTERS,
     Compose,
@@ -161,11 +164,12 @@ def _told(reply: Reply, error: AgentError, good: str, again: str) -> list[Messag
 
 
 class Writer:
-    """Asks an engine for whole files until the reply can be used."""
+    """Asks an engine for files until the reply can be used."""
 
-    def __init__(self, role: str, engines: Engines) -> None:
+    def __init__(self, role: str, engines: Engines, replies: ReplySettings | None = None) -> None:
         self.role = role
         self._engines = engines
+        self._formats = Formats(replies)
 
     async def write(self, request: WriteRequest) -> Written:
         """Files for the request's goal.
@@ -178,16 +182,19 @@ class Writer:
             # It converses as we do.
             from actors.repository import write_planned
 
-            return await write_planned(self._engines(request.model), self.role, request, self._draft)
+            engine = self._engines(request.model)
+            return await write_planned(engine, self.role, request, partial(self._draft, engine.name))
         engine = self._engines(request.model)
+        draft = self._draft(engine.name, request)
         files = texts(request.tree)
 
         def compose(limit: int) -> Composed:
             shown, left_out = chosen(files, limit)
-            text = render(self.role, goal=request.goal, files=shown, left_out=left_out)
+            large = [path for path in draft.large if path in shown]
+            text = render(self.role, goal=request.goal, files=shown, left_out=left_out, large=large)
             return Composed(text=text, template=self.role, **parts_of(request.goal, files, shown))
 
-        conversed = await converse(engine, self.role, compose, self._draft(request))
+        conversed = await converse(engine, self.role, compose, draft)
         if conversed.result is None:
             raise AgentError(
                 f"no usable reply of {engine.name} in {MAX_TURNS} turns: {conversed.refused}",
@@ -204,7 +211,13 @@ class Writer:
     def check(self, request: WriteRequest, files: Changes) -> None:
         """Refuse files that this role may not write; by default none."""
 
-    def _draft(self, request: WriteRequest, tree: Tree | None = None) -> Draft[dict[str, File]]:
+    def may_change(self, _request: WriteRequest, _path: str) -> bool:
+        """Whether a file that is there already may be changed."""
+        return True
+
+    def _draft(
+        self, model: str, request: WriteRequest, tree: Tree | None = None
+    ) -> CountedDraft[dict[str, File]]:
         """A draft over the request's tree, or over `tree` where more has been written since."""
         allowed = frozenset({CI_FILE} if request.plan is not None else ())
 
@@ -215,4 +228,14 @@ class Writer:
             check_changes(request.tree, changes, allowed=allowed)
             return {path: file for path, file in changes.items() if file is not None}
 
-        return Draft(tree or request.tree, finish, permit)
+        tree = tree or request.tree
+        # Files of a plan are new, and those have one form only.
+        known = texts(tree) if not request.wanted else {}
+        return CountedDraft(
+            tree,
+            finish,
+            permit,
+            formats=self._formats,
+            model=model,
+            files={path: text for path, text in known.items() if self.may_change(request, path)},
+        )

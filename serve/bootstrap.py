@@ -99,16 +99,18 @@ def _repairer(config: Mapping[str, Any], engines: EngineShelf) -> Any:
 
 
 def _coder(config: Mapping[str, Any], engines: EngineShelf) -> Any:
+    from actors.formats import ReplySettings
     from actors.shell.coder import ShellCoder
     from actors.shell.settings import ShellSettings
 
-    return ShellCoder(engines, ShellSettings(**config["shell"]))
+    return ShellCoder(engines, ShellSettings(**config["shell"]), ReplySettings(**config["reply"]))
 
 
-def _tester(_config: Mapping[str, Any], engines: EngineShelf) -> Any:
+def _tester(config: Mapping[str, Any], engines: EngineShelf) -> Any:
+    from actors.formats import ReplySettings
     from actors.tester import Tester
 
-    return Tester(engines)
+    return Tester(engines, ReplySettings(**config["reply"]))
 
 
 def _planner(_config: Mapping[str, Any], engines: EngineShelf) -> Any:

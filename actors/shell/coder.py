@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from actors.coder import Coder
 from actors.engines.port import Engine, Engines
+from actors.formats import ReplySettings
 from actors.judge.assemble import protected_paths
 from actors.packing import manifest_of
 from actors.shell import words
@@ -26,10 +27,15 @@ class ShellCoder:
     # Whoever hosts it gives `write` a runner pool and a progress beside the request.
     needs_runners = True
 
-    def __init__(self, engines: Engines, settings: ShellSettings | None = None) -> None:
+    def __init__(
+        self,
+        engines: Engines,
+        settings: ShellSettings | None = None,
+        replies: ReplySettings | None = None,
+    ) -> None:
         self._engines = engines
         self._settings = settings or ShellSettings()
-        self._in_one_prompt = Coder(engines)
+        self._in_one_prompt = Coder(engines, replies)
 
     async def write(self, request: WriteRequest, runners: RunnerPool, progress: Progress) -> Written:
         """Changed and new files for the request's goal.

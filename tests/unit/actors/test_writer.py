@@ -7,6 +7,7 @@ from scripted_engine import Only, ScriptedEngine, block
 
 from actors.coder import Coder
 from actors.engines.port import Reply
+from actors.formats import ReplySettings
 from actors.packing import chosen, pack, texts
 from actors.prompts import fenced, render, version
 from actors.tester import Tester
@@ -262,3 +263,38 @@ async def test_progress_is_bounded_too() -> None:
         await Coder(Only(engine)).write(request())
 
     assert len(engine.asked) == MAX_REPLIES
+
+
+LONG = "".join(f"line_{number} = {number}\n" for number in range(300))
+EDIT = "app.py\n```\n<<<<<<< SEARCH\nline_7 = 7\n=======\nline_7 = 0\n>>>>>>> REPLACE\n```\n"
+
+
+async def test_a_long_file_is_asked_for_by_blocks_until_a_model_gets_them_wrong() -> None:
+    wrong = EDIT.replace("line_7 = 7", "line_7 = 8")
+    engine = ScriptedEngine([wrong, wrong, EDIT, EDIT])
+    coder = Coder(Only(engine))
+
+    written = [await coder.write(request(app=LONG)) for _ in range(2)]
+
+    assert {files.files["app.py"].content for files in written} == {LONG.replace("_7 = 7", "_7 = 0").encode()}
+    first = [messages[0].content for messages in engine.asked if len(messages) == 1]
+    assert ["<<<<<<< SEARCH" in prompt for prompt in first] == [True, False]
+    assert "These files are long: app.py." in first[0]
+    assert "Reply with whole files." in first[1]
+
+
+async def test_a_form_that_is_configured_is_asked_for_and_short_files_are_always_whole() -> None:
+    engine = ScriptedEngine([EDIT, EDIT.replace("app.py", "small.py")])
+
+    await Coder(Only(engine), ReplySettings(format="edits", whole_file_lines=400)).write(request(app=LONG))
+    await Coder(Only(engine), ReplySettings(format="whole")).write(request(small=LONG))
+
+    assert not any("<<<<<<< SEARCH" in messages[0].content for messages in engine.asked)
+
+
+async def test_tests_are_new_files_and_asked_for_whole_whatever_is_long() -> None:
+    engine = ScriptedEngine([block("test_app.py", "def test(): ...")])
+
+    await Tester(Only(engine), ReplySettings(format="edits")).write(request(app=LONG))
+
+    assert "whole test files" in engine.asked[0][0].content
