@@ -180,6 +180,8 @@ def _called(data: Mapping[str, Any]) -> Iterable[tuple[Series, float]]:
     outcome = "replied" if not data.get("error") else "failed"
     if data.get("error") == "cancelled":
         outcome = "cancelled"
+    elif data.get("finish_reason") == "repetition":
+        outcome = "repetition"
     yield ("raysmith_engine_calls", (kind, role, outcome)), 1
     amounts: list[tuple[Series, float]] = [
         (("raysmith_engine_retries", (kind,)), usage.retries),

@@ -142,10 +142,15 @@ def _kept(event: Event) -> str:
     return f"kept the best so far ({_tests(int(event.data.get('failing') or 0))}): {files}"
 
 
+_CUT = {"length": " (cut off at its longest)", "repetition": " (cut: it repeated itself without end)"}
+
+
 def _called(event: Event) -> str:
     data, tokens = event.data, event.data.get("tokens") or {}
     told = f"{data.get('provider') or data.get('engine')}"
     told += f": {data['error']}" if data.get("error") else f" replied: {tokens.get('completion', 0)} tokens"
+    if data.get("finish_reason") in _CUT:
+        told += _CUT[data["finish_reason"]]
     if tokens.get("prompt"):
         told += f", {tokens['prompt']} read, {tokens.get('cached', 0)} of them cached"
     told += f", ${data['cost_usd']:.4f}" if data.get("cost_usd") else ""

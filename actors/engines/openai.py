@@ -18,6 +18,7 @@ from actors.engines.faults import Fault, Faults, Key
 from actors.engines.names import ModelName
 from actors.engines.pauses import pause_s
 from actors.engines.port import Measure, Message, Reply, Sampling, Structured, Unusable
+from actors.engines.repetition import REPETITION, period_of, without_copies
 from actors.engines.settings import EndpointSettings, SamplingSettings, drawn_as
 from orchestrator.errors import AgentError, EngineDown, RaysmithError
 from orchestrator.steps import Usage
@@ -94,9 +95,10 @@ class OpenAIEngine:
                 await self._pause(fault, tries, role)
                 continue
             usage = replace(self._priced(answer.usage), retries=tries - 1)
-            return Reply(
-                text=answer.text, usage=usage, finish_reason=answer.finish_reason, others=answer.others
-            )
+            text, reason = answer.text, answer.finish_reason
+            if reason != "stop" and (period := period_of(text, self._sampling.repetition_characters)):
+                text, reason = without_copies(text, period), REPETITION
+            return Reply(text=text, usage=usage, finish_reason=reason, others=answer.others)
 
     async def measure(self, messages: Sequence[Message]) -> Measure:
         """An estimate by characters; the room as configured, else as the endpoint's model list tells it."""

@@ -91,7 +91,8 @@ class Reply:
     Attributes:
         text: The turn, never empty.
         finish_reason: `stop` for a turn that ended by itself, `length` for one that was cut off,
-            `repetition` for one that was cut because it said the same over and over.
+            `repetition` for one that was cut because it said the same over and over; its text ends
+            after the first time.
         others: Further turns where `Sampling.n` asked for some, none of them empty; an engine may
             give fewer than it was asked for. `usage` counts all.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from actors.engines.port import Sampling
@@ -21,6 +21,8 @@ class SamplingSettings:
     """Share of the likeliest tokens to draw from, None for the model's own way."""
     max_tokens: int = 8192
     """Tokens of one reply at most."""
+    repetition_characters: int = 2000
+    """A reply is cut when so long an end of it is one thing said at least four times over; 0 for never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +94,16 @@ class EngineSettings:
 def drawn_as(settings: SamplingSettings, asked: Sampling) -> dict[str, Any]:
     """What an agent asked for over what is configured; the smaller bound on tokens holds.
 
-    `structured` is not in it: every engine says that in words of its own.
+    `structured` is not in it: every engine says that in words of its own. Nor is what no engine is asked for.
     """
     wanted = {name: getattr(asked, name) for name in ("temperature", "top_p", "max_tokens", "seed")}
     wanted["n"] = asked.n if asked.n > 1 else None
-    drawn = asdict(settings) | {name: value for name, value in wanted.items() if value is not None}
+    configured = {
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "max_tokens": settings.max_tokens,
+    }
+    drawn = configured | {name: value for name, value in wanted.items() if value is not None}
     if asked.max_tokens is not None:
         drawn["max_tokens"] = max(1, min(asked.max_tokens, settings.max_tokens))
     return {name: value for name, value in drawn.items() if value is not None}

@@ -1,6 +1,6 @@
 """A local model through vLLM's AsyncLLM, inside the replica's own process (its core is a child of it).
 
-The one place where vLLM is imported and where its errors become ours.
+Here and in the `vllm_…` modules beside it is the one place where vLLM's errors become ours.
 """
 
 from __future__ import annotations
@@ -8,22 +8,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import os
-import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
 import structlog
 
 from actors.engines.ledger import Aborted
-from actors.engines.port import Measure, Message, Reply, Sampling, Unusable
+from actors.engines.port import Measure, Message, Reply, Sampling
 from actors.engines.settings import SamplingSettings, VllmSettings, drawn_as
 from actors.engines.shares import GpuShares
-from actors.engines.weights import check_adapter, check_fit, check_model, wait_for_memory
+from actors.engines.vllm_start import Words, line, started, told
+from actors.engines.vllm_turn import Drawing, params
+from actors.engines.weights import check_model
 from orchestrator.errors import AgentError, EngineDown, MachineError, PromptTooLong
 from orchestrator.steps import Usage
 
@@ -70,6 +69,7 @@ class VllmEngine:
         self._settings = settings or VllmSettings()
         self._sampling = sampling or SamplingSettings()
         self._loading: asyncio.Task[Any] | None = None
+        self._words = Words()
         self._shares = GpuShares(0.0, time.monotonic)
         self._probing = asyncio.Lock()
         self._probed_at = -math.inf
@@ -117,6 +117,7 @@ class VllmEngine:
     async def close(self) -> None:
         """End the core and give back its memory."""
         loading, self._loading = self._loading, None
+        self._words.forget()
         if loading is None:
             return
         if not loading.done():
@@ -141,7 +142,7 @@ class VllmEngine:
         check_installed(self.name)
         check_model(self._model)
         began = time.monotonic()
-        building = asyncio.ensure_future(asyncio.to_thread(self._built))
+        building = asyncio.ensure_future(asyncio.to_thread(started, self._model, self._settings, self._words))
         await asyncio.wait([building], timeout=self._settings.start_timeout_s)
         if not building.done():
             building.add_done_callback(_shut_down_late)
@@ -153,34 +154,6 @@ class VllmEngine:
         self._shares = GpuShares(_gpus(engine), time.monotonic)
         log.info("engine_loaded", engine=self.name, seconds=round(time.monotonic() - began, 1))
         return engine
-
-    def _built(self) -> Any:
-        """Blocks for as long as loading takes; called in a thread."""
-        # vLLM tells its makers how it is used unless it is told not to, before it is imported.
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.v1.engine.async_llm import AsyncLLM
-
-        args = dict(self._settings.args)
-        for role, folder in self._settings.lora.items():
-            check_adapter(role, folder)
-        if self._settings.lora:
-            args = {"enable_lora": True, "max_loras": len(self._settings.lora), **args}
-        try:
-            checked = AsyncEngineArgs(model=self._model, **args)
-        except (TypeError, ValueError) as error:
-            raise EngineDown(
-                f"vLLM does not take these arguments: {_line(error)}", "mend vllm.args"
-            ) from error
-        check_fit(self._model, args)
-        wait_for_memory(args, self._settings.memory_timeout_s)
-        try:
-            return AsyncLLM.from_engine_args(checked, stat_loggers=_stat_loggers())
-        except Exception as error:
-            raise EngineDown(
-                f"vLLM cannot start {self._model}: {_line(error)}",
-                "its own words are in the replica's log; vllm.args takes every argument of vLLM",
-            ) from error
 
     async def _rendered(self, engine: Any, messages: Sequence[Message]) -> Any:
         from vllm.renderers import ChatParams
@@ -247,51 +220,23 @@ class VllmEngine:
                 f"the prompt has {length} tokens and {self.name} takes {room}",
                 "raise vllm.args.max_model_len",
             )
-        params = self._params(asked, room - length)
-        last = None
+        sampling = params(drawn_as(self._sampling, asked), asked, room - length)
+        drawing = Drawing(length, sampling.n, self._sampling.repetition_characters)
         try:
             with self._shares.running() as share:
                 name = f"raysmith-{uuid.uuid4().hex}"
-                outputs = engine.generate(prompt, params, name, lora_request=self._adapter(role))
+                outputs = engine.generate(prompt, sampling, name, lora_request=self._adapter(role))
                 # Leaving the loop early, by a cancellation too, aborts the request in the core.
                 async with contextlib.aclosing(outputs):
                     async for output in outputs:
-                        last = output
+                        drawing.take(output)
+                        self._probed_at = time.monotonic()
+                        if drawing.is_endless:
+                            break
         except asyncio.CancelledError:
-            spent.append(Usage(prompt=length, gpu_s=share.gpu_s, requests=1))
+            spent.append(drawing.usage(share.gpu_s))
             raise
-        return self._reply(last, share.gpu_s)
-
-    def _params(self, asked: Sampling, room: int) -> Any:
-        from vllm.sampling_params import RequestOutputKind, SamplingParams
-
-        drawn = drawn_as(self._sampling, asked)
-        limits = {**drawn, "max_tokens": min(drawn["max_tokens"], room)}
-        if limits.get("temperature") == 0:
-            # The likeliest turn is one turn; vLLM refuses to draw it more than once.
-            limits.pop("n", None)
-        return SamplingParams(
-            output_kind=RequestOutputKind.FINAL_ONLY, structured_outputs=_structured(asked), **limits
-        )
-
-    def _reply(self, output: Any, gpu_s: float) -> Reply:
-        drawn = [each for each in output.outputs if each.text.strip()] if output is not None else []
-        usage = Usage(gpu_s=gpu_s, requests=1)
-        if output is not None:
-            usage = replace(
-                usage,
-                prompt=len(output.prompt_token_ids or ()),
-                completion=sum(len(each.token_ids) for each in output.outputs),
-                cached=output.num_cached_tokens or 0,
-            )
-        if not drawn:
-            raise Unusable(f"{self.name} gave an empty reply", "ask again, or use another model", usage)
-        return Reply(
-            text=drawn[0].text,
-            usage=usage,
-            finish_reason=drawn[0].finish_reason or "stop",
-            others=tuple(each.text for each in drawn[1:]),
-        )
+        return drawing.reply(self.name, share.gpu_s)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -302,19 +247,24 @@ class VllmEngine:
         try:
             yield
         except EngineDeadError as error:
-            said = f"the core of {self.name} has died"
+            reason = self._words.last()
+            said = f"the core of {self.name} has died" + (f": {line(reason)}" if reason else "")
             raise _CoreDied(EngineDown(said, "its own words are in the replica's log")) from error
         except VLLMValidationError as error:
             if error.parameter in ("input_tokens", "input_text") or "context length" in str(error):
                 raise PromptTooLong(
-                    f"{self.name} refused the prompt: {_line(error)}", "raise vllm.args.max_model_len"
+                    f"{self.name} refused the prompt: {line(told(error))}", "raise vllm.args.max_model_len"
                 ) from error
-            raise EngineDown(f"{self.name} refused the request: {_line(error)}", "check sampling") from error
+            raise EngineDown(
+                f"{self.name} refused the request: {line(told(error))}", "check sampling"
+            ) from error
         except VLLMClientError as error:
-            raise EngineDown(f"{self.name} refused the request: {_line(error)}", "check sampling") from error
+            raise EngineDown(
+                f"{self.name} refused the request: {line(told(error))}", "check sampling"
+            ) from error
         except (EngineGenerateError, ValueError) as error:
             raise AgentError(
-                f"{self.name} gave no reply: {_line(error.__cause__ or error)}", "ask again"
+                f"{self.name} gave no reply: {line(told(error.__cause__ or error))}", "ask again"
             ) from error
 
     async def _bury(self, engine: Any) -> None:
@@ -341,17 +291,6 @@ async def _ended(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
-def _stat_loggers() -> list[Any] | None:
-    """vLLM's numbers on Ray's metrics, in a process that Ray knows."""
-    # Not imported here: without Ray there is nobody to tell.
-    ray = sys.modules.get("ray")
-    if ray is None or not ray.is_initialized():
-        return None
-    from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
-
-    return [RayPrometheusStatLogger]
-
-
 def _shut_down_late(building: asyncio.Future[Any]) -> None:
     """An engine that came too late is not left running."""
     if not building.cancelled() and building.exception() is None:
@@ -365,19 +304,3 @@ def _gpus(engine: Any) -> float:
     if current_platform.is_cpu():
         return 0.0
     return float(engine.vllm_config.parallel_config.world_size)
-
-
-def _structured(asked: Sampling) -> Any:
-    if asked.structured is None:
-        return None
-    from vllm.sampling_params import StructuredOutputsParams
-
-    kind = asked.structured.kind
-    value = getattr(asked.structured, kind)
-    given = list(value) if kind == "choice" else dict(value) if kind == "json" else value
-    # Small models write white space for ever where the grammar lets them.
-    return StructuredOutputsParams(**{kind: given}, disable_any_whitespace=kind == "json")
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:400]

@@ -12,17 +12,23 @@ from orchestrator.errors import EngineDown
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 _MIB = 2**20
+LARGER = "use a smaller or quantized model"
+# What leaves more memory to the KV cache, on a GPU and on a CPU.
+MORE_CACHE = (
+    "raise vllm.args.gpu_memory_utilization (without a GPU: VLLM_CPU_KVCACHE_SPACE in the group's `env`)"
+)
 
 
 def check_model(model: str) -> None:
-    """Refuse a path that holds no model. A name of a model hub is vLLM's to resolve.
+    """Refuse a path that holds no model, and a hub's name that is in no cache where the hub may not be asked.
 
     Raises:
         EngineDown: It does not exist, or lacks what a model has.
     """
-    folder = Path(model)
     if not _is_path(model):
+        _check_cache(model)
         return
+    folder = Path(model).expanduser()
     if not folder.exists():
         raise EngineDown(
             f"there is no folder {model} where the agents run",
@@ -47,9 +53,10 @@ def check_fit(model: str, args: Mapping[str, Any]) -> None:
     Raises:
         EngineDown: They are, with both sizes and the setting to change.
     """
-    if not _is_path(model) or args.get("load_format") == "dummy":
+    folder = Path(model).expanduser() if _is_path(model) else cached(model)
+    if folder is None or args.get("load_format") == "dummy":
         return
-    needed = weights_mib(Path(model))
+    needed = weights_mib(folder)
     room, share, where, setting = _memory(args)
     shards = int(args.get("tensor_parallel_size", 1)) * int(args.get("pipeline_parallel_size", 1))
     if needed / shards > room * share:
@@ -130,6 +137,33 @@ def weights_mib(folder: Path) -> float:
     return 0.0
 
 
+def cached(model: str) -> Path | None:
+    """The folder in which the hub's model `model` is cached here, None where it is not."""
+    if "://" in model:
+        return None
+    try:
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(model, "config.json")
+    except (ImportError, ValueError):
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _check_cache(model: str) -> None:
+    if "://" in model or cached(model):
+        return
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        return
+    if constants.is_offline_mode():
+        raise EngineDown(
+            f"{model} is not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set",
+            f"run `hf download {model}` with the network, or name a folder with --model vllm:PATH",
+        )
+
+
 def _is_path(model: str) -> bool:
     return model.startswith(("/", ".", "~")) or Path(model).exists()
 
@@ -140,9 +174,8 @@ def _memory(args: Mapping[str, Any]) -> tuple[float, float, str, str]:
 
     if current_platform.is_cpu():
         pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return pages / _MIB, 0.9, "of free memory", "use a smaller or quantized model"
+        return pages / _MIB, 0.9, "of free memory", LARGER
     # Asked of NVML: a CUDA context in this process would take memory from the engine's.
     total = current_platform.get_device_total_memory()
     share = float(args.get("gpu_memory_utilization", 0.92))
-    next_move = "use a smaller or quantized model, or raise vllm.args.gpu_memory_utilization"
-    return total / _MIB, share, "on the card", next_move
+    return total / _MIB, share, "on the card", f"{LARGER}, or raise vllm.args.gpu_memory_utilization"

@@ -14,14 +14,17 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from tiny import SERVED, Story, known
 
+from actors.engines.ledger import Aborted
 from actors.engines.port import Message, Sampling, Structured
 from actors.engines.settings import SamplingSettings, VllmSettings
 from actors.engines.vllm import VllmEngine
+from actors.engines.vllm_turn import INTERVAL_TOKENS
 from orchestrator.errors import EngineDown, PromptTooLong
 
 pytestmark = [
@@ -188,6 +191,83 @@ async def test_a_reply_has_the_form_that_is_asked_for(
     assert fits(reply.text)
 
 
+async def test_a_reply_is_drawn_in_increments_that_are_counted_when_it_is_cut_short(
+    engine: VllmEngine, stories: dict[str, Story]
+) -> None:
+    inner = await engine._loaded()
+    seen: list[int] = []
+    generate = inner.generate
+
+    async def watched(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        async for output in generate(*args, **kwargs):
+            seen.append(sum(len(each.token_ids) for each in output.outputs))
+            yield output
+
+    inner.generate = watched
+    try:
+        whole = await engine.complete("code", asking(stories["code"].prompt))
+        increments, seen[:] = list(seen), []
+        running = asyncio.create_task(engine.complete("code", asking(stories["code"].prompt)))
+        await until(lambda: sum(seen) > INTERVAL_TOKENS)
+        running.cancel()
+        with pytest.raises(Aborted) as aborted:
+            await running
+    finally:
+        inner.generate = generate
+
+    assert whole.text == stories["code"].reply
+    assert sum(increments) == whole.usage.completion and len(increments) > 3
+    assert max(increments) >= INTERVAL_TOKENS
+    assert INTERVAL_TOKENS < aborted.value.usage.completion <= whole.usage.completion
+    assert aborted.value.usage.prompt == whole.usage.prompt
+
+
+async def test_an_endless_reply_is_cut_and_aborted_long_before_its_bound(engine: VllmEngine) -> None:
+    # A grammar that never lets it end.
+    endless = Structured(grammar='root ::= "over and " root')
+
+    reply = await engine.complete("code", asking("go on"), Sampling(structured=endless))
+
+    assert reply.finish_reason == "repetition"
+    assert reply.text == "over and "
+    assert 2000 / len("over and ") <= reply.usage.completion < 3000
+    inner = await engine._loaded()
+    await until(lambda: inner.get_num_unfinished_requests() == 0)
+
+
+async def test_of_several_turns_those_that_end_come_first(
+    engine: VllmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_sampling", SamplingSettings(temperature=1.0, repetition_characters=150))
+    either = Structured(grammar='root ::= "yes" | "no " on\non ::= "no " on')
+
+    replies = [
+        await engine.complete("code", asking("go on"), Sampling(n=4, seed=seed, structured=either))
+        for seed in range(4)
+    ]
+
+    texts = [{reply.text, *reply.others} for reply in replies]
+    assert set.union(*texts) == {"yes", "no "}
+    for reply, drawn in zip(replies, texts, strict=True):
+        assert reply.finish_reason == ("stop" if "yes" in drawn else "repetition")
+        assert reply.text == ("yes" if "yes" in drawn else "no ")
+
+
+async def test_a_prompts_beginning_is_read_from_the_prefix_cache(engine: VllmEngine) -> None:
+    begin = "\n".join(f"line {number} of a file that every turn shows" for number in range(40))
+    turns = asking(begin)
+    first = await engine.complete("repair", turns, Sampling(max_tokens=8))
+    turns += [Message(role="assistant", content=first.text), Message(role="user", content="Go on.")]
+
+    second = await engine.complete("repair", turns, Sampling(max_tokens=8))
+    other = await engine.complete("repair", asking("Another task. " + begin), Sampling(max_tokens=8))
+
+    assert first.usage.cached == 0
+    # All of it but the last block, which is not full.
+    assert first.usage.prompt - 128 <= second.usage.cached <= first.usage.prompt
+    assert other.usage.cached == 0
+
+
 async def test_a_hung_core_is_found_ended_and_started_again(
     tiny_model: Path, stories: dict[str, Story]
 ) -> None:
@@ -221,13 +301,36 @@ async def test_an_engine_whose_core_was_killed_is_started_again(
     assert cores() and not set(cores()) & set(before)
 
 
+async def test_a_context_that_the_cache_cannot_hold_is_told_with_sizes_and_what_fits(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1")
+
+    with pytest.raises(EngineDown) as told:
+        await engine_of(tiny_model, max_model_len=1_200_000).check_health()
+
+    assert re.search(
+        r"does not fit: max_model_len 1200000 needs 1\.14 GiB of KV cache, and 1\.0 GiB are there, "
+        r"enough for \d+ tokens",
+        told.value.message,
+    )
+    assert re.search(r"set vllm\.args\.max_model_len to \d+ ", told.value.next_move)
+
+
+async def test_a_name_that_no_cache_holds_is_told_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EngineDown, match="is not in the cache") as told:
+        await VllmEngine("Nobody/Nothing-7B").check_health()
+
+    assert "hf download Nobody/Nothing-7B" in told.value.next_move
+
+
 async def test_an_argument_that_vllm_does_not_have_is_named(tiny_model: Path) -> None:
     with pytest.raises(EngineDown, match="max_modle_len"):
         await engine_of(tiny_model, max_modle_len=5).check_health()
 
 
 async def test_an_argument_that_cannot_be_is_told(tiny_model: Path) -> None:
-    with pytest.raises(EngineDown, match="max_model_len"):
+    with pytest.raises(EngineDown, match=r"shorter context than is asked for.*max_model_len"):
         await engine_of(tiny_model, max_model_len=10**9).check_health()
 
 

@@ -56,6 +56,17 @@ async def test_a_reply_comes_with_its_usage() -> None:
     assert (reply.usage.requests, reply.usage.retries, reply.usage.cost_usd) == (1, 0, 0.0)
 
 
+async def test_a_reply_that_never_ended_to_repeat_itself_is_told_as_such_and_cut() -> None:
+    row = "a.py\n```\nx = 1\n```\n" + "And once more.\n" * 500
+    async with stand_in(say(row, finish_reason="length")) as server, asking(server) as engine:
+        reply = await engine.complete("code", ASK)
+
+    assert reply.finish_reason == "repetition"
+    assert reply.text == "a.py\n```\nx = 1\n```\nAnd once more."
+    # It was paid for in full.
+    assert reply.usage.completion == 20
+
+
 async def test_a_request_holds_the_messages_and_how_to_draw() -> None:
     sampling = SamplingSettings(temperature=0.5, top_p=None, max_tokens=1000)
     async with stand_in(say("x")) as server, asking(server, sampling=sampling) as engine:

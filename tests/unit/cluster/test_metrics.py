@@ -302,6 +302,23 @@ def test_engine_calls_are_counted_under_few_tags() -> None:
     }
 
 
+def test_an_endless_reply_is_counted_as_such() -> None:
+    tokens = {"prompt": 10, "completion": 600, "cached": 0}
+    data = {
+        "engine": "vllm:m",
+        "kind": "vllm",
+        "role": "code",
+        "finish_reason": "repetition",
+        "tokens": tokens,
+    }
+    data |= {"gpu_s": 0.0, "cost_usd": 0.0, "requests": 1, "retries": 0}
+    new = draft(NewEvent(run_id="r-1", type=Kind.ENGINE_CALLED, data=data), 10**6)
+
+    found = dict(counted(link(new, seq=1, at="", prev_hash="").event))
+
+    assert found["raysmith_engine_calls", ("vllm", "code", "repetition")] == 1
+
+
 @pytest.mark.parametrize("file", ["prometheus/rules.yml", "grafana/raysmith.json"])
 def test_rules_and_dashboard_ask_for_metrics_that_there_are(file: str) -> None:
     exported = {f"ray_{name}_total" for name in (*COUNTERS, *FLEET_COUNTERS)}
