@@ -77,7 +77,7 @@ async def gone_on(asked: Asked, reply: Reply, is_open: Callable[[Reply], bool]) 
 
 async def _more(asked: Asked, head: str, anchor: Sequence[str]) -> tuple[str | None, Reply] | None:
     """The longer text, None where it is not sure, and the part; None where there is no room to ask."""
-    engine, sampling = asked.engine, asked.sampling
+    engine, sampling = asked.engine, replace(asked.sampling, n=1)
     said = Message(role="assistant", content=head.rstrip())
     continues = bool(getattr(engine, "continues", False))
     go_on = Message(role="user", content=render("go_on", lines="\n".join(anchor)))

@@ -12,12 +12,15 @@ import structlog
 
 from orchestrator.errors import EngineMissing, RaysmithError
 from orchestrator.ports import Progress, RunnerPool
+from orchestrator.selection import distinct
 from orchestrator.steps import Repaired, RepairRequest, Usage
+from orchestrator.tree import Tree
 
 log = structlog.get_logger()
 
 SEARCH, MODEL, SHELL = "search", "model", "shell"
 AGENTS = (SEARCH, MODEL, SHELL)
+MOST_SAMPLES = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +29,8 @@ class RepairSettings:
 
     agents: tuple[str, ...] = (SEARCH, MODEL)
     """Who works side by side: search without a model; model in one prompt; shell, one command a turn."""
+    samples: int = 1
+    """Replies that the model in one prompt draws at once; equal ones are judged once."""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.agents if name not in AGENTS]
@@ -33,6 +38,8 @@ class RepairSettings:
             raise ValueError(
                 f"repair.agents is {list(self.agents)}; it has to name some of {', '.join(AGENTS)}"
             )
+        if not 1 <= self.samples <= MOST_SAMPLES:
+            raise ValueError(f"repair.samples is {self.samples}; it has to be 1 to {MOST_SAMPLES}")
 
 
 class TestingRepairer(Protocol):
@@ -94,7 +101,7 @@ class Portfolio:
         finally:
             await _stopped(*tasks.values())
         cpu_s = min(request.cpu_s, time.monotonic() - began)
-        return _together({name: _outcome(task) for name, task in tasks.items()}, cpu_s)
+        return _together(request.base, {name: _outcome(task) for name, task in tasks.items()}, cpu_s)
 
     async def cancel_all(self) -> None:
         """Close the model's engines; the replica ends."""
@@ -160,7 +167,7 @@ def _outcome(task: asyncio.Task[Repaired]) -> Repaired | Exception | None:
     return error
 
 
-def _together(outcomes: dict[str, Repaired | Exception | None], cpu_s: float) -> Repaired:
+def _together(base: Tree, outcomes: dict[str, Repaired | Exception | None], cpu_s: float) -> Repaired:
     """One outcome of all: a whole candidate before a partial one, a tested one before an untested one."""
     errors = [outcomes[name] for name in (MODEL, SHELL, SEARCH) if isinstance(outcomes.get(name), Exception)]
     for error in errors:
@@ -172,15 +179,21 @@ def _together(outcomes: dict[str, Repaired | Exception | None], cpu_s: float) ->
         raise errors[0]
     if errors:
         log.warning("repairer_failed", error=str(errors[0]))
-    others = tuple(
-        replace(each.best, repairer=each.repairer) for each in found if each is not best and each.best
-    )
     leader = best or found[0]
+    # In the order of who found them: what is tested goes to the judge before what is not.
+    whole = [
+        offer if each is leader else replace(offer, repairer=offer.repairer or each.repairer)
+        for each in (leader, *(other for other in found if other is not leader))
+        for offer in (each.best, *each.alternatives)
+        if offer is not None
+    ]
+    first, *others = distinct(base, whole) or [None]
     # A search that was stopped has told nobody what it used; its time is the most it can be.
     stopped_s = cpu_s if outcomes.get(SEARCH, leader) is None else 0.0
     return replace(
         leader,
-        alternatives=(*others, *leader.alternatives),
+        best=first,
+        alternatives=tuple(each for each in others if each is not None),
         candidates=sum(each.candidates for each in found),
         cpu_s=round(sum(each.cpu_s for each in found) + stopped_s, 3),
         usage=sum((each.usage for each in found), Usage()),

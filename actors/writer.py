@@ -63,6 +63,7 @@ async def converse(
     take: Callable[[str], T] | Draft[T],
     *,
     structured: Structured | None = None,
+    samples: int = 1,
     again: str = "Reply again with every file.",
 ) -> Conversed[T]:
     """Ask until `take` can use a reply, at most `MAX_TURNS` times in vain and `MAX_REPLIES` times in all.
@@ -77,6 +78,7 @@ async def converse(
         take: Makes a result of a reply's text, or raises AgentError with what to tell the model; or
             a draft that keeps what applied of each reply.
         structured: What form the reply has to have, for engines that can hold a model to it.
+        samples: Replies to draw for the first prompt; `take` gets them as one.
         again: What is asked for after a reply that cannot be used.
 
     Raises:
@@ -94,8 +96,9 @@ async def converse(
         if prompt.message.content not in contexts:
             contexts[prompt.message.content] = await manifest_of(engine, prompt)
         sampling = replace(prompt.sampling, structured=structured) if structured else prompt.sampling
+        drawn = replace(sampling, n=samples) if samples > 1 and not turn else sampling
         try:
-            reply = await engine.complete(role, [prompt.message, *turns], sampling)
+            reply = await engine.complete(role, [prompt.message, *turns], drawn)
         except NoReply as error:
             refused = refused or error.message
             break

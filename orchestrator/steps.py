@@ -191,7 +191,8 @@ class Improvement:
 
     `changes` are relative to the request's `base` (not to its `tree`), so that they mean the
     same wherever they are read; `explanation` says in a sentence what was changed where and why;
-    `repairer` says who found it where that is not the one who reports it.
+    `repairer` says who found it where that is not the one who reports it; `votes` how many replies or
+    repairers came to the same.
     """
 
     changes: Mapping[str, File | None]
@@ -200,6 +201,7 @@ class Improvement:
     candidates: int = 0
     cpu_s: float = 0.0
     repairer: str = ""
+    votes: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,10 +90,12 @@ def _repairer(config: Mapping[str, Any], engines: EngineShelf) -> Any:
     from actors.shell.repairer import ShellRepairer
     from actors.shell.settings import ShellSettings
 
-    agents = config["repair"]["agents"]
+    agents, samples = config["repair"]["agents"], config["repair"]["samples"]
     return Portfolio(
         SearchRepairer(SearchSettings(**config["search"])) if SEARCH in agents else None,
-        ModelRepairer(engines, ReplySettings(**config["reply"])) if MODEL in agents else None,
+        ModelRepairer(engines, ReplySettings(**config["reply"]), samples=samples)
+        if MODEL in agents
+        else None,
         ShellRepairer(engines, ShellSettings(**config["shell"])) if SHELL in agents else None,
     )
 

@@ -10,6 +10,7 @@ import pytest
 from fakes import FAILING, PASSING, improvement, repaired
 from scripted_engine import Only, ScriptedEngine, block
 
+from actors.engines.port import Reply
 from actors.model_repairer import ModelRepairer
 from actors.portfolio import Portfolio
 from orchestrator.errors import EngineDown, EngineMissing, RaysmithError, SandboxError
@@ -319,3 +320,64 @@ async def test_what_held_of_an_unfinished_answer_is_a_candidate() -> None:
     found = await repair(engine, LONG_REQUEST)
 
     assert found.best is not None and list(found.best.changes) == ["long.py"]
+
+
+def drawn(*texts: str) -> Reply:
+    first, *others = texts
+    return Reply(text=first, others=tuple(others), usage=Usage(completion=len(texts), requests=1))
+
+
+async def repair_by(engine: ScriptedEngine, samples: int) -> Repaired:
+    return await ModelRepairer(Only(engine), samples=samples).repair(REQUEST)
+
+
+async def test_equal_samples_are_offered_once_and_the_smaller_change_first() -> None:
+    longer = block("a.py", "def f():\n    two = 1 + 1\n    return two")
+    commented = block("a.py", "def f():\n    return 2  # two")
+    engine = ScriptedEngine([drawn(longer, FIXED, "nothing", commented)])
+
+    found = await repair_by(engine, 4)
+
+    assert engine.sampled[0] is not None and engine.sampled[0].n == 4
+    assert found.best is not None
+    assert (found.best.changes, found.best.votes) == ({"a.py": MENDED}, 2)
+    assert found.best.explanation == "scripted:m rewrote a.py (2 of 3 usable replies)"
+    assert [each.votes for each in found.alternatives] == [1]
+    assert found.candidates == 2
+
+
+async def test_another_sample_serves_where_the_first_cannot_be_used() -> None:
+    engine = ScriptedEngine([drawn("Sorry, no.", FIXED)])
+
+    found = await repair_by(engine, 2)
+
+    assert found.best is not None and found.best.changes == {"a.py": MENDED}
+    assert len(engine.asked) == 1
+
+
+async def test_without_any_usable_sample_one_more_is_asked_for() -> None:
+    engine = ScriptedEngine([drawn("No.", "No!"), FIXED])
+
+    found = await repair_by(engine, 2)
+
+    assert found.best is not None
+    assert [sampling.n if sampling else 1 for sampling in engine.sampled] == [2, 1]
+
+
+async def test_a_model_that_agrees_with_the_search_is_judged_once() -> None:
+    class Search:
+        async def repair(self, *_: Any) -> Repaired:
+            return repaired(improvement("def f():\n    return 2\n"))
+
+    # The judge refused something before, so that both are heard to their end.
+    request = replace(REQUEST, rejected=("0" * 64,))
+    other = block("a.py", "def f():\n    return 1 + 1")
+    model = ModelRepairer(Only(ScriptedEngine([drawn(FIXED, other)])), samples=2)
+
+    found = await Portfolio(Search(), model).repair(request, None, None)  # type: ignore[arg-type]
+
+    assert found.best is not None
+    assert (found.best.votes, found.repairer) == (2, "search")
+    assert [each.explanation for each in found.alternatives] == [
+        "scripted:m rewrote a.py (1 of 2 usable replies)"
+    ]
