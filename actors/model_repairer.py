@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from functools import partial
 
 from actors.counted import CountedDraft
 from actors.engines.port import Engines, Reply
@@ -101,7 +102,7 @@ class _Samples(CountedDraft[Changes]):
             files={path: text for path, text in texts(request.tree).items() if path not in protected},
         )
         self.others: list[Changes] = []
-        self._another = lambda: _Samples(request, formats, model)
+        self._another = partial(_Samples, request, formats, model)
 
     def take(self, reply: Reply) -> Changes:
         """The changes of the first reply that can be used; what the others come to is kept."""

@@ -187,13 +187,13 @@ def _together(base: Tree, outcomes: dict[str, Repaired | Exception | None], cpu_
         for offer in (each.best, *each.alternatives)
         if offer is not None
     ]
-    first, *others = distinct(base, whole) or [None]
+    offers = distinct(base, whole)
     # A search that was stopped has told nobody what it used; its time is the most it can be.
     stopped_s = cpu_s if outcomes.get(SEARCH, leader) is None else 0.0
     return replace(
         leader,
-        best=first,
-        alternatives=tuple(each for each in others if each is not None),
+        best=offers[0] if offers else None,
+        alternatives=tuple(offers[1:]),
         candidates=sum(each.candidates for each in found),
         cpu_s=round(sum(each.cpu_s for each in found) + stopped_s, 3),
         usage=sum((each.usage for each in found), Usage()),
