@@ -21,9 +21,9 @@ from orchestrator.verdict import Level
 WORK, TRUSTED = "/work", "/trusted"
 BOOT = Path(__file__).with_name("boot.py")
 CHANNEL_FD = 4
-_SHM_MIB = 64
-_OPEN_FILES = 1024
-_ETC = {
+SHM_MIB = 64
+OPEN_FILES = 1024
+ETC = {
     "/etc/passwd": "root:x:0:0:root:/nonexistent:/bin/false\nsandbox:x:1000:1000:sandbox:/tmp:/bin/sh\n",
     "/etc/group": "root:x:0:\nsandbox:x:1000:\n",
     "/etc/hosts": "127.0.0.1 localhost sandbox\n::1 localhost\n",
@@ -35,6 +35,8 @@ class Supervised:
     """What every provider that has a supervisor shares: threads, cancellation, a list of the living."""
 
     level = Level.NONE
+    main = "actors.sandbox.supervisor"
+    """The module whose `main` runs in the process that owns one sandbox."""
 
     def __init__(self, settings: SandboxSettings) -> None:
         self.settings = settings
@@ -45,15 +47,11 @@ class Supervised:
         """What the supervisor is asked for."""
         raise NotImplementedError
 
-    def placed(self, text: bytes) -> bytes:
-        """`{work}` and `{trusted}` replaced by where they are inside."""
-        return text.replace(b"{work}", WORK.encode()).replace(b"{trusted}", TRUSTED.encode())
-
     def start(self, job: Job, *, channel: bool = False) -> SupervisedProcess:
         """Start a job and return at once; for callers without an event loop."""
         job = with_channel(job) if channel else job
         process = SupervisedProcess(
-            self.request(job), pack(job.tree) + self.placed(job.stdin), self.level, channel=channel
+            self.request(job), pack(job.tree) + placed(job.stdin), self.level, channel=channel, main=self.main
         )
         self.living.add(process)
         return process
@@ -106,7 +104,7 @@ class Bubblewrap(Supervised):
         if bwrap is None:
             raise SandboxError("bubblewrap is not installed", "run `apt-get install bubblewrap`")
         settings = self.settings
-        environment = self._environment(job)
+        environment = environment_inside(job)
         trusted = {f"{TRUSTED}/{name}": text for name, text in job.trusted.items()}
         return bounds(settings, job) | {
             "bwrap": bwrap,
@@ -115,26 +113,38 @@ class Bubblewrap(Supervised):
             "seccomp": program().hex(),
             "before": _before(),
             "mounts": list(job.layer.mounts),
-            "files": {**_ETC, **job.layer.files, f"{TRUSTED}/boot.py": BOOT.read_text(), **trusted},
+            "files": {**ETC, **job.layer.files, f"{TRUSTED}/boot.py": BOOT.read_text(), **trusted},
             "after": _after(settings, job, environment),
-            "argv": [
-                *(job.layer.python, "-I", "-S", "-B", f"{TRUSTED}/boot.py", WORK, str(settings.processes)),
-                *(str(settings.file_mib << 20), str(_OPEN_FILES), "1", "--", job.layer.python),
-                *(self.placed(arg.encode()).decode() for arg in job.argv),
-            ],
+            "argv": command_inside(settings, job, processes=settings.processes),
             "environment": {},
         }
 
-    def _environment(self, job: Job) -> dict[str, str]:
-        return {
-            "PATH": f"{ENV}/bin:/usr/local/bin:/usr/bin:/bin",
-            "HOME": "/tmp",  # noqa: S108 - inside
-            "TMPDIR": "/tmp",  # noqa: S108 - inside
-            "USER": "sandbox",
-            "LANG": "C.UTF-8",
-            "VIRTUAL_ENV": ENV,
-            **{name: self.placed(value.encode()).decode() for name, value in job.environment.items()},
-        }
+
+def command_inside(settings: SandboxSettings, job: Job, *, processes: int) -> list[str]:
+    """`boot.py` with the limits that only a process inside can set, then what the job asks for."""
+    return [
+        *(job.layer.python, "-I", "-S", "-B", f"{TRUSTED}/boot.py", WORK, str(processes)),
+        *(str(settings.file_mib << 20), str(OPEN_FILES), "1", "--", job.layer.python),
+        *(placed(arg.encode()).decode() for arg in job.argv),
+    ]
+
+
+def environment_inside(job: Job) -> dict[str, str]:
+    """All that a job's process finds in its environment."""
+    return {
+        "PATH": f"{ENV}/bin:/usr/local/bin:/usr/bin:/bin",
+        "HOME": "/tmp",  # noqa: S108 - inside
+        "TMPDIR": "/tmp",  # noqa: S108 - inside
+        "USER": "sandbox",
+        "LANG": "C.UTF-8",
+        "VIRTUAL_ENV": ENV,
+        **{name: placed(value.encode()).decode() for name, value in job.environment.items()},
+    }
+
+
+def placed(text: bytes) -> bytes:
+    """`{work}` and `{trusted}` replaced by where they are inside."""
+    return text.replace(b"{work}", WORK.encode()).replace(b"{trusted}", TRUSTED.encode())
 
 
 def _before() -> list[str]:
@@ -148,7 +158,7 @@ def _before() -> list[str]:
 
 def _after(settings: SandboxSettings, job: Job, environment: dict[str, str]) -> list[str]:
     """Arguments after the mounts: links, sized memory folders, a root that nobody writes."""
-    disk, shm = str(settings.disk_mib << 20), str(min(_SHM_MIB, settings.disk_mib) << 20)
+    disk, shm = str(settings.disk_mib << 20), str(min(SHM_MIB, settings.disk_mib) << 20)
     args: list[str] = []
     for target, place in [*shared_links(), *job.layer.links]:
         args += ["--symlink", target, place]

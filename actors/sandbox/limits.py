@@ -115,6 +115,28 @@ class Group:
                     break
 
 
+class Inherited(Group):
+    """The cgroup that a container runtime put this process into, seen from inside: read, never changed."""
+
+    @classmethod
+    def found(cls) -> Inherited | None:
+        """None where the container does not show it."""
+        if (ROOT / "memory.events").exists():
+            return cls("cgroup-v2", {"all": ROOT})
+        if (ROOT / "memory" / "memory.oom_control").exists():
+            return cls("cgroup-v1", {name: ROOT / name for name in _V1})
+        return None
+
+    def join(self) -> None:
+        """What is forked is inside."""
+
+    def kill(self) -> None:
+        """It would end this process too."""
+
+    def remove(self) -> None:
+        """The runtime does."""
+
+
 def _places() -> Iterator[tuple[str, dict[str, Path]]]:
     """Where a cgroup could be made, best first."""
     if (ROOT / "cgroup.controllers").exists():

@@ -25,7 +25,7 @@ _ATTACKS = Path(__file__).with_name("attacks.py")
 _TIMEOUT_S = 20.0
 _BOMB_MIB = 48
 _BOMB = "import sys; data = [bytearray(8 << 20) for _ in range(400)]; print(len(data))"
-_ORDER = ("bubblewrap", "landlock")
+_ORDER = ("bubblewrap", "docker", "landlock")
 _TRIED = (
     "network",
     "host file",
@@ -46,7 +46,7 @@ class ProbeReport:
 
     Attributes:
         level: What the machine can do; `none` when nothing works.
-        provider: `bubblewrap`, `landlock`, `unsandboxed` or `none`.
+        provider: `bubblewrap`, `docker`, `landlock`, `unsandboxed` or `none`.
         memory: How memory is bounded: `cgroup-v1`, `cgroup-v2`, `polled` or `none`.
         tried: The attacks that were really made, or what was tried to start.
         error: Exact words of what failed, of every provider tried before this one too; empty when all held.
@@ -100,6 +100,10 @@ def make(provider: str, settings: SandboxSettings) -> Supervised:
     Raises:
         SandboxError: It is not installed.
     """
+    if provider == "docker":
+        from actors.sandbox.containers import Containers
+
+        return Containers(settings)
     if provider == "landlock":
         from actors.sandbox.landlock import Landlocked
 

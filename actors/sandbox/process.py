@@ -22,7 +22,8 @@ from orchestrator.errors import SandboxError, SandboxTimeout
 from orchestrator.tree import Tree
 from orchestrator.verdict import Level, RunEnd
 
-_START = "import sys; sys.path.append({root!r}); from actors.sandbox.supervisor import main; main()"
+_START = "import sys; sys.path.append({root!r}); from {main} import main; main()"
+_SUPERVISOR = "actors.sandbox.supervisor"
 _ROOT = str(Path(__file__).parents[2])
 _RECORD_BYTES = 64 << 20
 _READY = b"ready\n"
@@ -40,6 +41,7 @@ class SupervisedProcess:
         *,
         channel: bool,
         folder: str | None = None,
+        main: str = _SUPERVISOR,
     ) -> None:
         self.level = level
         self._folder = folder
@@ -52,16 +54,23 @@ class SupervisedProcess:
         if channel:
             self._socket, theirs = socket.socketpair()
         try:
-            self._process = self._popen(theirs)
+            self._process = self._popen(theirs, main)
         finally:
             if theirs is not None:
                 request["channel"] = theirs.fileno()
                 theirs.close()
         self._send_request(request, payload)
 
-    def _popen(self, theirs: socket.socket | None) -> subprocess.Popen[bytes]:
+    def _popen(self, theirs: socket.socket | None, main: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _START.format(root=_ROOT)],
+            # Only what uses more than the standard library pays for finding packages.
+            [
+                sys.executable,
+                "-I",
+                *(["-S"] * (main == _SUPERVISOR)),
+                "-c",
+                _START.format(root=_ROOT, main=main),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -241,4 +250,5 @@ def bounds(settings: SandboxSettings, job: Job) -> dict[str, Any]:
         "output_bytes": settings.output_kib * 1024,
         "record_bytes": _RECORD_BYTES,
         "channel": None,
+        "framed": False,
     }

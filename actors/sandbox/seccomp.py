@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import tempfile
+from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 from orchestrator.errors import SandboxError
 
@@ -24,6 +27,7 @@ _REFUSED = [
 # fmt: on
 _NAMESPACES = 0x7E020080  # every CLONE_NEW* flag
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+_Condition = tuple[Any, ...]
 _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
 
 
@@ -45,27 +49,59 @@ def program(*, sockets: bool = True) -> bytes:
             f"the seccomp filter cannot be built: {error}", "install libseccomp2 and pyseccomp"
         ) from error
     rules = seccomp.SyscallFilter(defaction=seccomp.ALLOW)
-    refuse = seccomp.ERRNO(errno.EPERM)
-    for name in _REFUSED:
-        _add(rules, refuse, name)
-    # glibc falls back to clone(), whose flags a filter can read.
-    _add(rules, seccomp.ERRNO(errno.ENOSYS), "clone3")
-    for bit in range(32):
-        if _NAMESPACES >> bit & 1:
-            _add(rules, refuse, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, 1 << bit, 1 << bit))
-    for request in (_TIOCSTI, _TIOCLINUX):
-        _add(rules, refuse, "ioctl", seccomp.Arg(1, seccomp.MASKED_EQ, 0xFFFFFFFF, request))
-    for call in ("socket", "socketpair"):
-        _add(rules, refuse, call, seccomp.Arg(0, seccomp.GT, _NETLINK))
-        for family in range(_NETLINK):
-            if family not in (_UNIX, _INET, _INET6):
-                _add(rules, refuse, call, seccomp.Arg(0, seccomp.EQ, family))
+    for name, number, condition in _rules():
+        compare = (
+            [seccomp.Arg(condition[0], getattr(seccomp, condition[1]), *condition[2:])] if condition else []
+        )
+        _add(rules, seccomp.ERRNO(number), name, *compare)
     if not sockets:
-        _add(rules, refuse, "socket")
+        _add(rules, seccomp.ERRNO(errno.EPERM), "socket")
     with tempfile.TemporaryFile() as file:
         rules.export_bpf(file)
         file.seek(0)
         return file.read()
+
+
+def profile() -> str:
+    """The same filter as Docker and podman read it."""
+    return json.dumps(
+        {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [
+                {
+                    "names": [name],
+                    "action": "SCMP_ACT_ERRNO",
+                    "errnoRet": error,
+                    "args": [_argument(condition)] if condition else [],
+                }
+                for name, error, condition in _rules()
+            ],
+        }
+    )
+
+
+def _argument(condition: _Condition) -> dict[str, object]:
+    index, operator, *values = condition
+    named = dict(zip(("value", "valueTwo"), values, strict=False))
+    return {"index": index, "op": f"SCMP_CMP_{operator}", **named}
+
+
+def _rules() -> Iterator[tuple[str, int, _Condition]]:
+    """A call, the error it answers, and what of its arguments has to hold for that."""
+    for name in _REFUSED:
+        yield name, errno.EPERM, ()
+    # glibc falls back to clone(), whose flags a filter can read.
+    yield "clone3", errno.ENOSYS, ()
+    for bit in range(32):
+        if _NAMESPACES >> bit & 1:
+            yield "clone", errno.EPERM, (0, "MASKED_EQ", 1 << bit, 1 << bit)
+    for request in (_TIOCSTI, _TIOCLINUX):
+        yield "ioctl", errno.EPERM, (1, "MASKED_EQ", 0xFFFFFFFF, request)
+    for call in ("socket", "socketpair"):
+        yield call, errno.EPERM, (0, "GT", _NETLINK)
+        for family in range(_NETLINK):
+            if family not in (_UNIX, _INET, _INET6):
+                yield call, errno.EPERM, (0, "EQ", family)
 
 
 def _add(rules: object, action: object, name: str, *conditions: object) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from orchestrator.verdict import Level
 
 ACCEPT = "I-accept-that-generated-code-runs-as-me"
-PROVIDERS = ("auto", "bubblewrap", "landlock")
+PROVIDERS = ("auto", "bubblewrap", "docker", "landlock")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +18,10 @@ class SandboxSettings:
     """The weakest level that may run generated code; below it nothing runs."""
 
     provider: str = "auto"
-    """What confines: bubblewrap or landlock; auto takes the strongest that holds here."""
+    """What confines: bubblewrap, docker or landlock; auto takes the strongest that holds here."""
+
+    docker_host: str = ""
+    """Where Docker or podman answers; empty for DOCKER_HOST, else the usual places."""
 
     timeout_s: float = 300.0
     """Wall seconds after which a run's whole process tree is killed."""

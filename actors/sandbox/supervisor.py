@@ -6,6 +6,10 @@ parent of bubblewrap, so that killing it ends the sandbox too (--die-with-parent
 
 Standard input: 4 bytes length, JSON request, `payload` bytes for the sandbox; then silence.
 Standard output: one JSON line when started, one when over, then output and records as told there.
+
+It is also the first process inside a container, where it bounds nothing but time and output. There the
+channel has no descriptor of its own (`framed`): its bytes follow the payload on standard input, and come
+back between the lines, each piece behind one that says `channel` and its length.
 """
 
 from __future__ import annotations
@@ -17,16 +21,17 @@ import json
 import os
 import selectors
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from actors.sandbox.folders import remove_folder
-from actors.sandbox.limits import Group, proportional_bytes, read_cpu, tree, tree_usage
+from actors.sandbox.limits import Group, Inherited, proportional_bytes, read_cpu, tree, tree_usage
 from actors.sandbox.staging import Refused, free_uid, reachable, reveal
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36
 _LOW_FDS = 20
 _POLL_S = 0.05
 _PIPE = 1 << 16
@@ -36,18 +41,18 @@ def main() -> None:
     """Serve one request and end."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    request = json.loads(_exactly(int.from_bytes(_exactly(4), "big")))
-    payload = _exactly(request["payload"])
+    request = json.loads(exactly(int.from_bytes(exactly(4), "big")))
+    payload = exactly(request["payload"])
     try:
         report, output, records = Supervisor(request, payload).run()
     except (Refused, OSError) as error:
         report, output, records = {"error": str(error)}, b"", b""
     report |= {"output": len(output), "records": len(records)}
     with contextlib.suppress(BrokenPipeError):
-        _tell(report, output, records)
+        tell(report, output, records)
 
 
-def _exactly(count: int) -> bytes:
+def exactly(count: int) -> bytes:
     data = bytearray()
     while len(data) < count:
         part = os.read(0, min(count - len(data), 1 << 20))
@@ -57,7 +62,7 @@ def _exactly(count: int) -> bytes:
     return bytes(data)
 
 
-def _tell(report: dict[str, Any], *parts: bytes) -> None:
+def tell(report: dict[str, Any], *parts: bytes) -> None:
     data = b"".join([json.dumps(report).encode(), b"\n", *parts])
     while data:
         data = data[os.write(1, data) :]
@@ -74,6 +79,9 @@ class Supervisor:
         self.group: Group | None = None
         self.init: int | None = None
         self.init_fd: int | None = None
+        self.stream: int | None = None
+        self.inwards = bytearray()
+        self.cpu_before = 0.0
         self.end = "exited"
         self.peak = 0
         self.exit_status: int | None = None
@@ -83,7 +91,12 @@ class Supervisor:
     def run(self) -> tuple[dict[str, Any], bytes, bytes]:
         """Start, watch, end, measure."""
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        if not self.request["polled"]:
+        if self.request["framed"]:
+            # Whoever shares its user id may not read its memory, nor write to its standard output.
+            _prctl(_PR_SET_DUMPABLE, 0)
+            self.group = Inherited.found()
+            self.cpu_before = read_cpu(self.group.cpu_file) if self.group else 0.0
+        elif not self.request["polled"]:
             self.group = Group.create(self.request["memory_bytes"], self.request["processes"])
         try:
             begin = time.monotonic()
@@ -109,7 +122,10 @@ class Supervisor:
         with contextlib.suppress(OSError):
             fcntl.fcntl(self.input, fcntl.F_SETPIPE_SZ, 1 << 20)
         low = {0: input_read, 1: output, 2: output, 3: records}
-        if self.request["channel"] is not None:
+        if self.request["framed"] and self.request["channel"] is not None:
+            self.stream, theirs = (_high(end.detach()) for end in socket.socketpair())
+            low[4] = theirs
+        elif self.request["channel"] is not None:
             low[4] = _high(self.request["channel"])
         command, kept = self._command(info)
         self.child = os.fork()
@@ -154,6 +170,7 @@ class Supervisor:
         """In the child: join the group, drop to nobody in particular, execute. Never returns."""
         try:
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            _prctl(_PR_SET_DUMPABLE, 1)
             if self.group:
                 self.group.join()
             Path("/proc/self/oom_score_adj").write_text("1000")
@@ -189,6 +206,9 @@ class Supervisor:
         self.selector.register(output, selectors.EVENT_READ, self._take_output)
         self.selector.register(records, selectors.EVENT_READ, self._take_records)
         self.selector.register(info, selectors.EVENT_READ, self._take_info)
+        if self.stream is not None:
+            os.set_blocking(self.stream, False)
+            self.selector.register(self.stream, selectors.EVENT_READ, self._carry)
         self.exit_fd = os.pidfd_open(self.child)
         self.selector.register(self.exit_fd, selectors.EVENT_READ, self._exited)
         if self.request["plain"]:
@@ -217,8 +237,26 @@ class Supervisor:
         self.end, self.over = end, True
 
     def _owner_gone(self, fd: int) -> None:
-        if _read(fd) == b"":
+        data = _read(fd)
+        if data == b"":
             self._stop("killed")
+        elif data and self.stream is not None:
+            self.inwards += data
+            self.selector.modify(self.stream, selectors.EVENT_READ | selectors.EVENT_WRITE, self._carry)
+
+    def _carry(self, fd: int) -> None:
+        """The channel of a container: both directions as far as they go without waiting."""
+        if self.inwards:
+            with contextlib.suppress(OSError):
+                del self.inwards[: os.write(fd, self.inwards[:_PIPE])]
+        if (data := _read(fd)) == b"":
+            self.selector.unregister(fd)
+            self.stream = None
+            return
+        if data:
+            tell({"channel": len(data)}, data)
+        waits = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.inwards else 0)
+        self.selector.modify(fd, waits, self._carry)
 
     def _feed(self, fd: int) -> None:
         try:
@@ -263,7 +301,7 @@ class Supervisor:
             self.init_fd = os.pidfd_open(pid)
         cpu_file = self.group.cpu_file if self.group else None
         with contextlib.suppress(BrokenPipeError):
-            _tell({"pid": pid, "cpu": cpu_file})
+            tell({"pid": pid, "cpu": cpu_file})
 
     def _exited(self, _: int) -> None:
         _, status = os.waitpid(self.child, 0)
@@ -336,7 +374,7 @@ class Supervisor:
             report["exit_code"] = code if code >= 0 else 128 - code
         if self.group:
             with contextlib.suppress(OSError, ValueError):
-                report["cpu_s"] = read_cpu(self.group.cpu_file)
+                report["cpu_s"] = read_cpu(self.group.cpu_file) - self.cpu_before
             report["peak_bytes"] = self.group.peak_bytes()
             if self.group.out_of_memory() and report["exit_code"] != 0:
                 report |= {"end": "out_of_memory", "exit_code": None}

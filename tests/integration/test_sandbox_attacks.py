@@ -11,13 +11,16 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from actors.sandbox.bubblewrap import Bubblewrap, Supervised
+from actors.sandbox.containers import Containers, connect
 from actors.sandbox.layer import build_layer
 from actors.sandbox.limits import PREFIX, ROOT, sweep
+from actors.sandbox.limits import started as birth
 from actors.sandbox.port import Completed, Job
 from actors.sandbox.probe import make, probe
 from actors.sandbox.process import SupervisedProcess
@@ -137,7 +140,7 @@ raise SystemExit(sum(code == 9 for code in codes))
     assert done.peak_mib <= SMALL.memory_mib + 1 or done.memory == "polled"
 
 
-@pytest.mark.parametrize("provider", that_hold("bubblewrap"), indirect=True)
+@pytest.mark.parametrize("provider", that_hold("bubblewrap", "docker"), indirect=True)
 def test_disks_have_sizes_and_the_rest_is_read_only(provider: str) -> None:
     code = """
 import errno, json
@@ -405,7 +408,7 @@ def test_killing_everything_from_inside_kills_only_itself() -> None:
     assert os.getpid() > 0
 
 
-@pytest.mark.parametrize("provider", that_hold("bubblewrap"), indirect=True)
+@pytest.mark.parametrize("provider", that_hold("bubblewrap", "docker"), indirect=True)
 def test_host_paths_do_not_show_in_process_arguments(provider: str) -> None:
     found = run("print(open('/proc/1/cmdline').read())")
 
@@ -471,6 +474,31 @@ def test_kill_9_of_the_owner_or_the_supervisor_leaves_no_process(victim: str) ->
     for parent in ROOT.glob("*") if ROOT.is_dir() else []:
         sweep(parent)
     assert groups_of(supervisor) == []
+
+
+@pytest.mark.parametrize("provider", that_hold("docker"), indirect=True)
+@pytest.mark.parametrize("victim", ["owner", "bridge"])
+def test_kill_9_leaves_no_container_and_no_volume(provider: str, victim: str) -> None:
+    name = mark()
+    with closing(connect(Containers(SMALL).host)) as client:
+        volumes = {volume["Name"] for volume in client.volumes()["Volumes"] or []}
+        owner, bridge = supervised(f"{name!r}\n{SPREAD}")
+        try:
+            started(name)
+            mine = f"raysmith.owner={bridge}-{birth(bridge)}"
+            assert len(client.containers(filters={"label": mine})) == 1
+
+            os.kill(owner.pid if victim == "owner" else bridge, signal.SIGKILL)
+
+            assert gone(name, within_s=10)
+            deadline = time.monotonic() + 10
+            while client.containers(all=True, filters={"label": mine}) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert client.containers(all=True, filters={"label": mine}) == []
+            assert {volume["Name"] for volume in client.volumes()["Volumes"] or []} <= volumes
+        finally:
+            owner.kill()
+            owner.communicate()
 
 
 async def test_cancelling_a_run_kills_it() -> None:
@@ -561,14 +589,14 @@ def test_a_workspace_arrives_as_it_was() -> None:
     assert b"ran" in done.output
 
 
-@pytest.mark.parametrize("provider", that_hold("bubblewrap"), indirect=True)
+@pytest.mark.parametrize("provider", that_hold("bubblewrap", "docker"), indirect=True)
 def test_a_workspace_too_large_is_said_to_be(
     provider: str,
 ) -> None:
     tree = Tree(files={f"{n}": File(content=b"x" * (4 << 20)) for n in range(6)})
 
     with pytest.raises(SandboxError, match="No space left"):
-        Bubblewrap(SMALL).start(Job(layer=build_layer(), argv=("-c", "1"), tree=tree, timeout_s=20)).wait()
+        box().start(Job(layer=build_layer(), argv=("-c", "1"), tree=tree, timeout_s=20)).wait()
 
 
 def test_cpu_of_all_processes_is_measured() -> None:
