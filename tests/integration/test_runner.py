@@ -280,7 +280,9 @@ async def test_without_bubblewrap_the_error_says_what_to_install(
     with pytest.raises(
         SandboxError, match=r"level weak.*apt-get install bubblewrap.*sandbox.minimum=weak.*I-accept-that"
     ):
-        await Runner(SandboxSettings(timeout_s=32, docker_host="unix:///nowhere")).profile(ProfileRequest(tree=BASE))
+        await Runner(SandboxSettings(timeout_s=32, docker_host="unix:///nowhere")).profile(
+            ProfileRequest(tree=BASE)
+        )
 
 
 def test_a_plain_process_needs_the_accept_string() -> None:
