@@ -68,7 +68,7 @@ class Runner:
             MachineError: A package or the sandbox is missing here.
         """
         layer = await self._layer(request.tree, request.python)
-        return await self._tracked(profile_base(await self._ready(), layer, request))
+        return await self._tracked(profile_base(await self._ready(request.minimum), layer, request))
 
     async def test(self, request: TestRequest) -> TestRun:
         """Test one candidate in a fresh sandbox under a frozen profile.
@@ -80,7 +80,8 @@ class Runner:
         assembled = await asyncio.to_thread(
             assemble, request.base, request.candidate, request.profile, modules=layer.modules
         )
-        return await self._tracked(run_candidate(await self._ready(), layer, request, assembled))
+        sandbox = await self._ready(request.minimum)
+        return await self._tracked(run_candidate(sandbox, layer, request, assembled))
 
     async def findings(self, request: TestRequest) -> Assembled:
         """What of a candidate would be tested, what was dropped, and why a person should look."""
@@ -162,10 +163,15 @@ class Runner:
 
     # ---- shared
 
-    async def _ready(self) -> Sandbox:
+    async def _ready(self, minimum: Level = Level.NONE) -> Sandbox:
         if self._sandbox is None:
             await self.probe()
         assert self._sandbox is not None  # probe() sets it or raises
+        if not self._sandbox.level.at_least(minimum):
+            raise SandboxError(
+                f"this step needs a sandbox of level {minimum}, and this machine has {self._sandbox.level}",
+                "run it where there is one, or lower the node's `policy.sandbox_minimum`",
+            )
         return self._sandbox
 
     async def _layer(self, tree: Tree, python: str | None) -> Layer:

@@ -80,6 +80,12 @@ class Factory:
         state: RunState = self._ask("cancel", run_id, reason)
         return state
 
+    def decide(self, run_id: str, node: str | None, *, approved: bool, by: str, why: str = "") -> RunState:
+        """Say yes or no at a gate; see `Orchestrator.decide`."""
+        state: RunState = self._ask("decide", run_id, node, approved, by, why)
+        self._mine.add(run_id)
+        return state
+
     def resume(self, run_ids: Collection[str] | None = None) -> list[str]:
         """Carry on unfinished runs; returns their ids."""
         resumed: list[str] = self._ask("resume", list(run_ids) if run_ids is not None else None)

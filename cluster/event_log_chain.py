@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.errors import StoreDamaged
 from orchestrator.events import (
     EFFECTS,
+    OF_A_NODE,
     VERSIONS,
     Event,
     Kind,
@@ -29,8 +30,11 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
     Kind.EFFECT_INTENDED: ("effect", "key"),
     Kind.EFFECT_DONE: ("effect", "key", "outcome"),
     Kind.ENGINE_CALLED: ("engine", "tokens", "gpu_s", "cost_usd", "requests", "retries"),
+    Kind.NODE_ENDED: ("status", "artifact"),
+    Kind.APPROVAL_ASKED: ("message",),
+    Kind.APPROVAL_DECIDED: ("approved", "by"),
 }
-_OF_A_STEP = frozenset(kind for kind in Kind if kind.startswith("step_"))
+_OF_A_STEP = OF_A_NODE | frozenset(kind for kind in Kind if kind.startswith("step_"))
 _FIELDS = tuple(item.name for item in fields(Event))
 # An event's values in the order of its fields, as in the events table: data is text.
 Row = Sequence[Any]

@@ -195,6 +195,11 @@ class FactoryActor:
         """See `Orchestrator.cancel`. A caller that goes away does not stop it half way."""
         return await finished((await self._orchestrator()).cancel(run_id, reason))
 
+    async def decide(self, run_id: str, node: str | None, approved: bool, by: str, why: str) -> RunState:
+        """See `Orchestrator.decide`. A caller that goes away does not stop it half way."""
+        orchestrator = await self._orchestrator()
+        return await finished(orchestrator.decide(run_id, node, approved=approved, by=by, why=why))
+
     async def state(self, run_id: str) -> RunState:
         """See `Orchestrator.state`."""
         return await (await self._orchestrator()).state(run_id)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import structlog
@@ -16,6 +16,7 @@ from cluster.calls import called
 from cluster.handles import Dispatch, FleetClient
 from orchestrator.codec import from_json, to_json
 from orchestrator.context import ContextManifest
+from orchestrator.declaration import Declaration
 from orchestrator.errors import RaysmithError, StaleEpoch
 from orchestrator.events import EFFECTS, Event, Kind, NewEvent, RunState, apply, canonical
 from orchestrator.lessons import signature_of, terms_of
@@ -50,6 +51,7 @@ class LiveRun:
         event_log: EventLog,
         artifacts: ArtifactStore,
         fleet: FleetClient,
+        graph: Declaration,
         memory: Memory | None = None,
         on_event: Callable[[str], None],
     ) -> None:
@@ -57,14 +59,19 @@ class LiveRun:
         self.task = task
         self.tree = tree
         self.candidate = candidate
+        self.graph = graph
         self.last_kind = events[-1].type
         self._event_log = event_log
         self._artifacts = artifacts
         self._fleet = fleet
         self._memory = memory
         self._on_event = on_event
-        self._kept: Event | None = next((e for e in reversed(events) if e.type is Kind.PATCH_KEPT), None)
-        self._kept_changes: dict[str, Any] | None = None
+        # The best so far of the run, under "", and of each of its nodes.
+        self._kept: dict[str, Event] = {}
+        self._kept_changes: dict[str, Changes] = {}
+        self._decided = asyncio.Event()
+        for event in events:
+            self._remember(event)
         self._recorded = {_fact(e.type, e.attempt, e.data) for e in events if e.type in _RECORDED_BY_GRAPHS}
         self._calls: dict[str, Call[Any]] = {}
         self._used_before_s = used_wall_s(events)
@@ -82,15 +89,15 @@ class LiveRun:
 
     async def load_kept(self) -> None:
         """Read the best changes of an earlier life, so that `kept` can answer at once."""
-        if self._kept is not None:
-            content = await asyncio.to_thread(self._artifacts.get, self._kept.data["patch"])
-            self._kept_changes = changes_from(content)
+        for node, event in self._kept.items():
+            content = await asyncio.to_thread(self._artifacts.get, event.data["patch"])
+            self._kept_changes[node] = changes_from(content)
 
-    def kept(self) -> tuple[Changes, tuple[str, ...]] | None:
+    def kept(self, node: str = "") -> tuple[Changes, tuple[str, ...]] | None:
         """The best changes so far, relative to `tree`, and what fails with them."""
-        if self._kept is None or self._kept_changes is None:
+        if node not in self._kept or node not in self._kept_changes:
             return None
-        return self._kept_changes, tuple(self._kept.data["failing_tests"])
+        return self._kept_changes[node], tuple(self._kept[node].data["failing_tests"])
 
     async def append(self, *events: NewEvent) -> None:
         """Commit `events` and fold them into `state`."""
@@ -108,8 +115,13 @@ class LiveRun:
     def _fold(self, event: Event) -> None:
         self.state = apply(self.state, event)
         log.info(str(event.type), run=event.run_id, seq=event.seq, step=event.step, attempt=event.attempt)
+        self._remember(event)
+
+    def _remember(self, event: Event) -> None:
         if event.type is Kind.PATCH_KEPT:
-            self._kept = event
+            self._kept[""] = self._kept[event.data.get("node", "")] = event
+        if event.type is Kind.APPROVAL_DECIDED:
+            self._decided.set()
 
     def event(self, kind: Kind, data: Mapping[str, Any], **envelope: Any) -> NewEvent:
         """A new event of this run."""
@@ -122,20 +134,57 @@ class LiveRun:
             self._recorded.add(fact)
             await self.append(self.event(kind, data, attempt=attempt))
 
-    async def keep(self, changes: Changes, failing: Sequence[str], explanation: str) -> None:
+    async def keep(self, changes: Changes, failing: Sequence[str], explanation: str, node: str = "") -> None:
         """Commit the best changes so far."""
         digest = await asyncio.to_thread(self._artifacts.put, changes_json(changes))
-        if self._kept is not None and self._kept.data["patch"] == digest:
+        if node in self._kept and self._kept[node].data["patch"] == digest:
             return
-        self._kept_changes = dict(changes)
+        self._kept_changes[""] = self._kept_changes[node] = dict(changes)
         data = {
             "patch": digest,
             "failing": len(failing),
             "failing_tests": list(failing),
             "files": sorted(changes),
             "explanation": explanation,
+            **({"node": node} if node else {}),
         }
         await self.record(Kind.PATCH_KEPT, data, attempt=self.state.attempt)
+
+    async def recall(self, node: str) -> bytes | None:
+        """What `node` gave when it ended, None for one that has not."""
+        known = self.state.nodes.get(node)
+        if known is None or known.artifact is None:
+            return None
+        return await asyncio.to_thread(self._artifacts.get, known.artifact)
+
+    async def begin(self, node: str) -> None:
+        """Commit that `node` starts, once."""
+        if node not in self.state.nodes:
+            await self.append(self.event(Kind.NODE_STARTED, {}, step=node))
+
+    async def end(self, node: str, data: Mapping[str, Any], output: bytes) -> None:
+        """Commit that `node` has ended, and what it gave."""
+        digest = await asyncio.to_thread(self._artifacts.put, output)
+        known = self.state.nodes.get(node)
+        wall_s = _seconds_since(known.started_at) if known and known.started_at else 0.0
+        told = {**data, "artifact": digest, "wall_s": round(wall_s, 3)}
+        await self.append(self.event(Kind.NODE_ENDED, told, step=node))
+
+    async def ask(self, node: str, data: Mapping[str, Any]) -> None:
+        """Commit, once, that a person's decision is waited for at `node`."""
+        if node not in self.state.approvals:
+            await self.append(self.event(Kind.APPROVAL_ASKED, data, step=node))
+
+    def decision(self, node: str) -> Mapping[str, Any] | None:
+        """What a person decided at `node`, None before that."""
+        known = self.state.approvals.get(node)
+        if known is None or known.approved is None:
+            return None
+        return {"approved": known.approved, "by": known.by, "why": known.why}
+
+    def decided(self) -> asyncio.Event:
+        """Set when a person decides something in this run."""
+        return self._decided
 
     async def call(self, call: Call[T]) -> T:
         """Have the step done on a replica, or answer from the log."""
@@ -228,7 +277,7 @@ class LiveRun:
             tenant=self.task.tenant,
             affinity=self.state.run_id,
             epoch=epoch,
-            allowance=self._allowance(),
+            allowance=self._allowance().within(call.allowance),
         )
         result: T = await self._fleet.execute(dispatch, on_dispatched=on_dispatched, on_requeued=on_requeued)
         return result
@@ -252,6 +301,10 @@ def turn_to_json(turn: Turn) -> dict[str, Any]:
     told = asdict(turn)
     usage = told.pop("usage")
     return {"turn": told.pop("number"), **told, "usage": {name: used for name, used in usage.items() if used}}
+
+
+def _seconds_since(at: str) -> float:
+    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds())
 
 
 def _fact(kind: Kind, attempt: int, data: Mapping[str, Any]) -> tuple[Kind, int, str]:

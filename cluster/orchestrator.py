@@ -16,14 +16,17 @@ from typing import Any
 
 import structlog
 
+from cluster.approvals import is_decided, open_gate
 from cluster.artifacts import ArtifactStore
 from cluster.calls import called
 from cluster.event_log import EventLog, RunSummary
 from cluster.event_log_usage import By, Spent
+from cluster.graphs import shipped, stored
 from cluster.handles import FleetClient
 from cluster.live_run import LiveRun, task_to_json
 from cluster.orchestrator_settings import OrchestratorSettings
 from orchestrator.codec import from_json
+from orchestrator.declaration import Declaration, declared
 from orchestrator.errors import (
     KeyReused,
     MachineError,
@@ -36,7 +39,8 @@ from orchestrator.errors import (
     TaskError,
 )
 from orchestrator.events import Event, Kind, NewEvent, RunState, Status, canonical, fold
-from orchestrator.graph import Graph, graph_named
+from orchestrator.graph_check import checked, inputs_of
+from orchestrator.graph_work import execute
 from orchestrator.loop import Outcome
 from orchestrator.ports import Memory
 from orchestrator.report import changes_from, changes_json, diff_text, finished, is_done, result
@@ -78,6 +82,7 @@ class Orchestrator:
         self._cancelling: dict[str, str] = {}
         self._news: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._submitting = asyncio.Lock()
+        self._deciding = asyncio.Lock()
 
     async def submit(
         self, task: Task, tree: Tree | None = None, candidate: Tree | None = None, key: str | None = None
@@ -91,11 +96,11 @@ class Orchestrator:
             TaskError: The task does not fit its graph.
             QueueFull: As many runs are pending as may be.
         """
-        _check_brings(graph_named(task.graph), task, tree, candidate)
+        graph = _graph_for(task, tree, candidate)
         async with self._submitting:
             if key and (earlier := await self._earlier(key)):
                 return earlier
-            return await self._accept(task, tree, candidate, key)
+            return await self._accept(task, graph, tree, candidate, key=key)
 
     async def submit_once(
         self, task: Task, tree: Tree | None, candidate: Tree | None, *, key: str, fingerprint: str
@@ -112,11 +117,13 @@ class Orchestrator:
             KeyReused: An earlier request under this key was another one.
             TaskError, QueueFull: As `submit`.
         """
-        _check_brings(graph_named(task.graph), task, tree, candidate)
+        graph = _graph_for(task, tree, candidate)
         async with self._submitting:
             run_id = await asyncio.to_thread(self._log.find_by_key, key)
             if run_id is None:
-                return await self._accept(task, tree, candidate, key, fingerprint), False
+                return await self._accept(
+                    task, graph, tree, candidate, key=key, fingerprint=fingerprint
+                ), False
             (first,) = await asyncio.to_thread(self._log.events, run_id, 0, 1)
             if first.data.get("fingerprint") != fingerprint:
                 raise KeyReused(
@@ -145,8 +152,10 @@ class Orchestrator:
     async def _accept(
         self,
         task: Task,
+        graph: Declaration,
         tree: Tree | None,
         candidate: Tree | None,
+        *,
         key: str | None,
         fingerprint: str | None = None,
     ) -> str:
@@ -159,9 +168,13 @@ class Orchestrator:
         inputs = dict(task.inputs)
         if candidate is not None:
             inputs["candidate"] = await asyncio.to_thread(self._artifacts.save_tree, candidate)
+        # A running run keeps its graph, whatever ships later under its name.
+        version = await asyncio.to_thread(self._artifacts.put, graph.canonical_json())
         run_id = new_run_id()
+        task = replace(task, graph=graph.name, tree=digest, inputs=inputs, declaration=None)
         data = {
-            "task": task_to_json(replace(task, tree=digest, inputs=inputs)),
+            "task": task_to_json(task),
+            "graph_version": version,
             "key": key,
             "life": self._life,
         }
@@ -228,6 +241,36 @@ class Orchestrator:
                 self._tasks[run_id].cancel()
         await asyncio.wait([self._tasks[run_id]])
         return await self._state(run_id)
+
+    async def decide(
+        self, run_id: str, node: str | None, *, approved: bool, by: str, why: str = ""
+    ) -> RunState:
+        """Record a person's yes or no at a gate and go on; `node` may be left out where one is open.
+
+        Raises:
+            TaskError: The run has ended, the node asks nothing, or it was decided before.
+        """
+        run_id = await asyncio.to_thread(self._log.find_run, run_id)
+        async with self._deciding:
+            state = await self._state(run_id)
+            gate = open_gate(state, node)
+            data = {"approved": approved, "by": by, "why": why}
+            if (live := self._live.get(run_id)) is not None:
+                await live.append(live.event(Kind.APPROVAL_DECIDED, data, step=gate))
+            else:
+                await self._append_outside(state, Kind.APPROVAL_DECIDED, data, step=gate)
+            if (await self._state(run_id)).status.is_finished:
+                await self._go_on_decided(run_id)
+        return await self._state(run_id)
+
+    async def _go_on_decided(self, run_id: str) -> None:
+        """Take up a run that was parked at a gate which has been decided since."""
+        if not self._is_over(run_id):
+            await asyncio.wait([self._tasks[run_id]])
+        state = await self._state(run_id)
+        if is_decided(state):
+            await self._append_outside(state, Kind.RUN_RESUMED, {"life": self._life})
+            self._carry_on(run_id)
 
     async def state(self, run_id: str) -> RunState:
         """The run's state; `run_id` may be a unique prefix."""
@@ -325,8 +368,10 @@ class Orchestrator:
     def _announce(self, run_id: str) -> None:
         self._news.pop(run_id, asyncio.Event()).set()
 
-    async def _append_outside(self, state: RunState, kind: Kind, data: dict[str, Any]) -> None:
-        event = NewEvent(run_id=state.run_id, type=kind, data=data, tenant=state.tenant)
+    async def _append_outside(
+        self, state: RunState, kind: Kind, data: dict[str, Any], step: str | None = None
+    ) -> None:
+        event = NewEvent(run_id=state.run_id, type=kind, data=data, step=step, tenant=state.tenant)
         await self._log.append([event])
         self._announce(state.run_id)
 
@@ -373,12 +418,17 @@ class Orchestrator:
                 raise
 
     async def _execute(self, run_id: str) -> None:
-        live = await self._load(run_id)
-        if live.state.status.is_finished:
-            return
-        self._live[run_id] = live
-        outcome, error = await self._outcome(live)
-        await self._finish(live, outcome, error)
+        while True:
+            live = await self._load(run_id)
+            if live.state.status.is_finished:
+                return
+            self._live[run_id] = live
+            outcome, error = await self._outcome(live)
+            await self._finish(live, outcome, error)
+            # A gate may be decided between the graph's last look and the run's end.
+            if not is_decided(live.state):
+                return
+            await live.append(live.event(Kind.RUN_RESUMED, {"life": self._life}))
 
     async def _finish_cancelled(self, run_id: str) -> None:
         live = self._live.get(run_id) or await self._load(run_id)
@@ -395,6 +445,7 @@ class Orchestrator:
         assert task.tree is not None
         tree = await asyncio.to_thread(self._artifacts.load_tree, task.tree)
         candidate = task.inputs.get("candidate")
+        version = state.graph_version
         live = LiveRun(
             state=state,
             events=events,
@@ -404,6 +455,9 @@ class Orchestrator:
             event_log=self._log,
             artifacts=self._artifacts,
             fleet=self._fleet,
+            graph=stored(await asyncio.to_thread(self._artifacts.get, version))
+            if version
+            else shipped(task.graph),
             memory=self._memory if task.agents.memory else None,
             on_event=self._announce,
         )
@@ -417,9 +471,8 @@ class Orchestrator:
                 await live.append(live.event(Kind.RUN_STARTED, {"life": self._life}))
             elif live.last_kind is not Kind.RUN_RESUMED:
                 await live.append(live.event(Kind.RUN_RESUMED, {"life": self._life}))
-            graph = graph_named(live.task.graph)
             async with asyncio.timeout(max(0.1, live.remaining_s())):
-                return await graph.execute(live), None
+                return await execute(live.graph, live), None
         except TimeoutError:
             return _cut_off(live, Status.FAILED, "budget_exhausted"), None
         except StoreError:
@@ -452,13 +505,21 @@ class Orchestrator:
                 log.exception("memory_not_written", run=lesson.run_id)
 
 
-def _check_brings(graph: Graph, task: Task, tree: Tree | None, candidate: Tree | None) -> None:
-    if graph.needs_tree and tree is None:
+def _graph_for(task: Task, tree: Tree | None, candidate: Tree | None) -> Declaration:
+    """The task's graph, when the task brings what that needs."""
+    if task.declaration is not None:
+        source = f"graph {task.graph!r}"
+        graph = checked(declared(task.declaration, source), source)
+    else:
+        graph = shipped(task.graph)
+    if graph.needs("folder") and tree is None:
         raise TaskError(f"graph {graph.name!r} needs a folder", "give --path DIR")
-    if graph.needs_goal and not task.goal:
+    if graph.needs("goal") and not task.goal:
         raise TaskError(f"graph {graph.name!r} needs a goal in words", "say what to build")
-    if graph.needs_candidate and candidate is None:
+    if graph.needs("candidate") and candidate is None:
         raise TaskError(f"graph {graph.name!r} needs a candidate folder", "give BASE and CANDIDATE")
+    inputs_of(graph, task.inputs)
+    return graph
 
 
 def _cut_off(live: LiveRun, status: Status, reason: str) -> Outcome:

@@ -78,6 +78,13 @@ class Reach:
         state: RunState = await self._ask("cancel", run_id, reason, within_s=SUBMITS_WITHIN_S)
         return state
 
+    async def decide(self, run_id: str, node: str | None, *, approved: bool, by: str, why: str) -> RunState:
+        """See `Orchestrator.decide`."""
+        state: RunState = await self._ask(
+            "decide", run_id, node, approved, by, why, within_s=SUBMITS_WITHIN_S
+        )
+        return state
+
     async def state(self, run_id: str) -> RunState:
         """See `Orchestrator.state`."""
         state: RunState = await self._ask("state", run_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -32,6 +32,10 @@ class Kind(StrEnum):
     EFFECT_INTENDED = "effect_intended"
     EFFECT_DONE = "effect_done"
     ENGINE_CALLED = "engine_called"
+    NODE_STARTED = "node_started"
+    NODE_ENDED = "node_ended"
+    APPROVAL_ASKED = "approval_asked"
+    APPROVAL_DECIDED = "approval_decided"
 
 
 # Facts about what was told to the outside. They may follow a run's end and take none of its time.
@@ -39,6 +43,9 @@ EFFECTS = frozenset({Kind.EFFECT_INTENDED, Kind.EFFECT_DONE})
 
 # Facts that change nothing about how a run stands; one may come when the run has ended.
 ASIDE = EFFECTS | {Kind.ENGINE_CALLED}
+
+# Facts that name a node of the run's graph as their step.
+OF_A_NODE = frozenset({Kind.NODE_STARTED, Kind.NODE_ENDED, Kind.APPROVAL_ASKED, Kind.APPROVAL_DECIDED})
 
 # The version that this code writes; every version up to it can be read.
 VERSIONS: Mapping[str, int] = dict.fromkeys(Kind, 1)
@@ -162,6 +169,36 @@ class EffectState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeState:
+    """A node of a graph. `status` is running, or how it ended: done, failed, skipped.
+
+    Attributes:
+        artifact: Digest of what it gave.
+        data: What its end told beside that.
+    """
+
+    node: str
+    status: str
+    started_at: str | None = None
+    ended_at: str | None = None
+    artifact: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """A person's decision that a run waits for, or had: `approved` is None before it."""
+
+    node: str
+    message: str
+    asked_at: str
+    approved: bool | None = None
+    by: str = ""
+    why: str = ""
+    decided_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
     """A run as its events tell it.
 
@@ -173,6 +210,11 @@ class RunState:
         updated_at: `at` of its last event.
         effects: What was told to the outside about it, by idempotency key, in order.
         usage: What its engine calls cost, those of failed and cancelled steps too.
+        graph_version: Digest of its graph's declaration, an artifact; None in runs from before graphs
+            were declared.
+        parent: The run and the number of its event that this one forked from.
+        nodes: The nodes of its graph that have started, by path.
+        approvals: What was asked of people, by the node that asks.
     """
 
     run_id: str
@@ -197,6 +239,10 @@ class RunState:
     last_seq: int = 0
     effects: Mapping[str, EffectState] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
+    graph_version: str | None = None
+    parent: Mapping[str, Any] | None = None
+    nodes: Mapping[str, NodeState] = field(default_factory=dict)
+    approvals: Mapping[str, Approval] = field(default_factory=dict)
 
 
 def fold(events: Iterable[Event]) -> RunState:
@@ -281,6 +327,10 @@ class _Folding:
             step["progress"] = list(old.progress)
         return step
 
+    def put(self, field_name: str, key: str, value: object) -> None:
+        """Set one entry of a mapping of the state."""
+        self.run[field_name] = {**self.run[field_name], key: value}
+
     def state(self) -> RunState:
         steps = dict(self.run["steps"])
         for key, step in self._touched.items():
@@ -297,6 +347,8 @@ def _submitted(folding: _Folding, event: Event) -> None:
         task=event.data["task"],
         submitted_at=event.at,
         key=event.data.get("key"),
+        graph_version=event.data.get("graph_version"),
+        parent=event.data.get("parent"),
     )
 
 
@@ -383,6 +435,45 @@ def _called(folding: _Folding, event: Event) -> None:
     folding.run["usage"] = folding.run["usage"] + usage_of(event.data)
 
 
+def _node_started(folding: _Folding, event: Event) -> None:
+    node = _node_of(event)
+    folding.put("nodes", node, NodeState(node=node, status="running", started_at=event.at))
+
+
+def _node_ended(folding: _Folding, event: Event) -> None:
+    node = _node_of(event)
+    known: NodeState | None = folding.run["nodes"].get(node)
+    state = NodeState(
+        node=node,
+        status=str(event.data["status"]),
+        started_at=known.started_at if known else None,
+        ended_at=event.at,
+        artifact=event.data["artifact"],
+        data=event.data,
+    )
+    folding.put("nodes", node, state)
+
+
+def _asked(folding: _Folding, event: Event) -> None:
+    node = _node_of(event)
+    message = str(event.data["message"])
+    folding.put("approvals", node, Approval(node=node, message=message, asked_at=event.at))
+
+
+def _decided(folding: _Folding, event: Event) -> None:
+    node = _node_of(event)
+    known = folding.run["approvals"].get(node) or Approval(node=node, message="", asked_at=event.at)
+    decision = {name: str(event.data.get(name) or "") for name in ("by", "why")}
+    approved = bool(event.data["approved"])
+    folding.put("approvals", node, replace(known, approved=approved, decided_at=event.at, **decision))
+
+
+def _node_of(event: Event) -> str:
+    if event.step is None:
+        raise ValueError("no node named")
+    return event.step
+
+
 def usage_of(data: Mapping[str, Any]) -> Usage:
     """What the call that `engine_called` tells of cost."""
     tokens = data["tokens"]
@@ -414,4 +505,8 @@ _HANDLERS: Mapping[str, Callable[[_Folding, Event], None]] = {
     Kind.EFFECT_INTENDED: _effect,
     Kind.EFFECT_DONE: _effect,
     Kind.ENGINE_CALLED: _called,
+    Kind.NODE_STARTED: _node_started,
+    Kind.NODE_ENDED: _node_ended,
+    Kind.APPROVAL_ASKED: _asked,
+    Kind.APPROVAL_DECIDED: _decided,
 }

@@ -36,6 +36,12 @@ CERTIFICATIONS_PER_ATTEMPT = 3
 # What failing tests said goes to a model that repairs: of so many tests, so many characters each.
 DETAILED_TESTS = 20
 DETAIL_CHARACTERS = 4000
+# Of both, where a node's policy asks for a brief context.
+BRIEF_SHARE = 0.25
+
+
+# How a loop ends that was to end with any progress.
+IMPROVED = "improved"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,22 +61,14 @@ class Outcome:
     lesson: Lesson | None = None
 
 
-async def repair(run: Run) -> Outcome:
-    """Graph `repair`: make the failing tests of the run's tree pass."""
-    profiled = await profile_of(run, run.tree, run.task.tests, run.task.protect)
-    if not profiled.profile.failing:
-        return await _already_passing(run, profiled)
-    return await RepairLoop(run, base=run.tree, profile=profiled.profile, shown=profiled.run).execute()
-
-
 async def test(run: Run) -> Outcome:
-    """Graph `test`: the verdict on the run's tree as it is."""
+    """The verdict on the run's tree as it is."""
     profiled = await profile_of(run, run.tree, run.task.tests, run.task.protect)
     return await _judged(run, run.tree, profiled, first=profiled.run)
 
 
 async def verify(run: Run) -> Outcome:
-    """Graph `verify`: the verdict on the run's candidate under the protected tests of its tree."""
+    """The verdict on the run's candidate under the protected tests of its tree."""
     assert run.candidate is not None
     profiled = await profile_of(run, run.tree, run.task.tests, run.task.protect)
     return await _judged(run, run.candidate, profiled, first=None)
@@ -80,7 +78,8 @@ class RepairLoop:
     """Repairs one base until a candidate is certified. The best so far is never lost.
 
     `shown` is the run of the base; `written` are changes relative to the run's tree that made
-    the base what it is.
+    the base what it is. `until` is `certified`, or `improved` for the first candidate that fails fewer
+    tests; `brief` shows a model less of what failing tests said.
     """
 
     def __init__(
@@ -92,8 +91,12 @@ class RepairLoop:
         shown: TestRun,
         written: Changes | None = None,
         usage: Usage | None = None,
+        until: str = "certified",
+        brief: bool = False,
     ) -> None:
         self.run = run
+        self.until = until
+        self.shown_share = BRIEF_SHARE if brief else 1.0
         self.base = base
         self.profile = profile
         self.written = written or {}
@@ -107,7 +110,7 @@ class RepairLoop:
         self.repairer: str | None = None
         self.explanations: list[str] = []
         self.rejected: list[str] = []
-        self.details = failure_details([shown])
+        self.details = failure_details([shown], self.shown_share)
         self.refused: Refused | None = None
 
     async def execute(self) -> Outcome:
@@ -121,6 +124,8 @@ class RepairLoop:
                 return outcome
             if repaired.best is None:
                 return self._ended(self._why_nothing(repaired), attempt)
+            if self.until == IMPROVED and self.changes:
+                return self._ended(IMPROVED, attempt)
         return self._ended("attempts_exhausted", self.run.task.budget.attempts)
 
     async def accept_base(self, *, repairer: str) -> Outcome:
@@ -214,13 +219,15 @@ class RepairLoop:
 
     async def _certify(self, changes: Changes, *, attempt: int, number: int) -> Verdict:
         candidate = self.base.with_files(changes)
-        runs = await _run_twice(
+        runs = await run_twice(
             self.run, self.base, candidate, self.profile, attempt=attempt, label=f"certify-{number}"
         )
-        self.verdict = await _conclude(self.run, self.profile, runs, attempt)
+        self.verdict = await conclude(self.run, self.profile, runs, attempt)
         if not self.verdict.certified:
             self.refused = Refused(
-                changes=changes, details=failure_details(runs), doubts=self.verdict.findings
+                changes=changes,
+                details=failure_details(runs, self.shown_share),
+                doubts=self.verdict.findings,
             )
         return self.verdict
 
@@ -267,8 +274,11 @@ class RepairLoop:
         return lesson(self.details, outcome=outcome, patch=patch, notes=notes)
 
 
-def failure_details(runs: Sequence[TestRun]) -> dict[str, str]:
-    """What failing tests and files that cannot be collected said in `runs`, cut, by id or path."""
+def failure_details(runs: Sequence[TestRun], share: float = 1.0) -> dict[str, str]:
+    """What failing tests and files that cannot be collected said in `runs`, by id or path.
+
+    `share` is how much of what is usually shown is shown of it.
+    """
     found: dict[str, str] = {}
     for run in runs:
         said = [(error.path, error.detail) for error in run.collection_errors]
@@ -278,18 +288,19 @@ def failure_details(runs: Sequence[TestRun]) -> dict[str, str]:
             if case.outcome in (TestOutcome.FAILED, TestOutcome.ERROR)
         ]
         for test, detail in said:
-            found.setdefault(test, _cut(detail))
-    return dict(list(found.items())[:DETAILED_TESTS])
+            found.setdefault(test, _cut(detail, int(DETAIL_CHARACTERS * share)))
+    return dict(list(found.items())[: int(DETAILED_TESTS * share)])
 
 
-def _cut(text: str) -> str:
-    if len(text) <= DETAIL_CHARACTERS:
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
         return text
-    half = DETAIL_CHARACTERS // 2
+    half = most // 2
     return f"{text[:half]}\n[…]\n{text[-half:]}"
 
 
-async def _already_passing(run: Run, profiled: Profiled) -> Outcome:
+async def already_passing(run: Run, profiled: Profiled) -> Outcome:
+    """How a run ends whose base `profiled` showed no failing test."""
     outcome = await _judged(run, run.tree, profiled, first=profiled.run)
     if outcome.verdict and outcome.verdict.green:
         return Outcome(status=Status.SUCCEEDED, reason="already_passing", verdict=outcome.verdict)
@@ -299,10 +310,14 @@ async def _already_passing(run: Run, profiled: Profiled) -> Outcome:
 async def _judged(run: Run, candidate: Tree, profiled: Profiled, first: TestRun | None) -> Outcome:
     profile = profiled.profile
     if first is None:
-        runs = await _run_twice(run, run.tree, candidate, profile, attempt=1, label="judge")
+        runs = await run_twice(run, run.tree, candidate, profile, attempt=1, label="judge")
     else:
-        runs = [first, await _run_once(run, run.tree, candidate, profile, attempt=1, step="judge-2", seed=2)]
-    verdict = await _conclude(run, profile, runs, 1)
+        runs = [first, await run_once(run, run.tree, candidate, profile, attempt=1, step="judge-2", seed=2)]
+    return judged_outcome(await conclude(run, profile, runs, 1))
+
+
+def judged_outcome(verdict: Verdict) -> Outcome:
+    """How a run ends that only judges."""
     if verdict.certified:
         return Outcome(status=Status.SUCCEEDED, reason="certified", verdict=verdict, attempts=1)
     if verdict.alarm:
@@ -316,7 +331,9 @@ def _why_not(verdict: Verdict) -> str:
     return "flaky" if verdict.flaky else "not_certified"
 
 
-async def profile_of(run: Run, tree: Tree, tests: Sequence[str], protect: Sequence[str]) -> Profiled:
+async def profile_of(
+    run: Run, tree: Tree, tests: Sequence[str], protect: Sequence[str], step: str = "profile"
+) -> Profiled:
     """The step that tests `tree` and freezes how it is tested."""
     request = ProfileRequest(
         tree=tree,
@@ -325,26 +342,25 @@ async def profile_of(run: Run, tree: Tree, tests: Sequence[str], protect: Sequen
         python=run.task.python,
         timeout_s=run.task.budget.test_timeout_s,
     )
-    return await run.call(
-        Call(step="profile", role=Role.RUN, method="profile", request=request, returns=Profiled)
-    )
+    return await run.call(Call(step=step, role=Role.RUN, method="profile", request=request, returns=Profiled))
 
 
-async def _run_twice(
+async def run_twice(
     run: Run, base: Tree, candidate: Tree, profile: TestProfile, *, attempt: int, label: str
 ) -> list[TestRun]:
     """Two fresh sandboxes side by side, the second in another order where order does not matter."""
     return list(
         await asyncio.gather(
-            _run_once(run, base, candidate, profile, attempt=attempt, step=f"{label}-1", seed=0),
-            _run_once(run, base, candidate, profile, attempt=attempt, step=f"{label}-2", seed=2 * attempt),
+            run_once(run, base, candidate, profile, attempt=attempt, step=f"{label}-1", seed=0),
+            run_once(run, base, candidate, profile, attempt=attempt, step=f"{label}-2", seed=2 * attempt),
         )
     )
 
 
-async def _run_once(
+async def run_once(
     run: Run, base: Tree, candidate: Tree, profile: TestProfile, *, attempt: int, step: str, seed: int
 ) -> TestRun:
+    """One fresh sandbox, the tests in an order that `seed` gives."""
     request = TestRequest(
         base=base,
         candidate=candidate,
@@ -358,7 +374,8 @@ async def _run_once(
     )
 
 
-async def _conclude(run: Run, profile: TestProfile, runs: Sequence[TestRun], attempt: int) -> Verdict:
+async def conclude(run: Run, profile: TestProfile, runs: Sequence[TestRun], attempt: int) -> Verdict:
+    """The verdict on `runs`, recorded."""
     verdict = judge(profile, runs, judge_minimum=run.task.judge_minimum)
     await run.record(Kind.VERDICT_REACHED, {"verdict": verdict_to_json(verdict)}, attempt=attempt)
     return verdict

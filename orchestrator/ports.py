@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from orchestrator.events import Event, Kind, NewEvent
 from orchestrator.lessons import Lesson
-from orchestrator.steps import Improvement, Role, TestRequest, Turn
+from orchestrator.steps import Allowance, Improvement, Role, TestRequest, Turn
 from orchestrator.task import Task
 from orchestrator.tree import Tree
 from orchestrator.verdict import TestRun
@@ -118,7 +119,8 @@ class RunnerPool(Protocol):
 class Call(Generic[T]):
     """What a step asks of an agent: `method` of a replica of `role`, answered by a `returns`.
 
-    `progress` hears of partial progress while the agent works.
+    `progress` hears of partial progress while the agent works; `allowance` is what its engine calls may
+    cost where that is less than the run's.
     """
 
     step: str
@@ -128,6 +130,7 @@ class Call(Generic[T]):
     returns: type[T]
     attempt: int = 0
     progress: Callable[[Improvement], Awaitable[None]] | None = None
+    allowance: Allowance = field(default_factory=Allowance)
 
 
 class Run(Protocol):
@@ -149,14 +152,40 @@ class Run(Protocol):
         """Commit a fact."""
         ...
 
-    async def keep(self, changes: Mapping[str, Any], failing: Sequence[str], explanation: str) -> None:
-        """Commit the best changes so far, relative to `tree`."""
+    async def keep(
+        self, changes: Mapping[str, Any], failing: Sequence[str], explanation: str, node: str = ""
+    ) -> None:
+        """Commit the best changes so far, relative to `tree`; those of `node` where one is named."""
         ...
 
-    def kept(self) -> tuple[Mapping[str, Any], tuple[str, ...]] | None:
+    def kept(self, node: str = "") -> tuple[Mapping[str, Any], tuple[str, ...]] | None:
         """The best changes that were kept before a crash, and what still failed with them."""
         ...
 
     def remaining_s(self) -> float:
         """Wall seconds left of the budget; a replayed part costs none."""
+        ...
+
+    async def recall(self, node: str) -> bytes | None:
+        """What `node` gave when it ended, None for one that has not."""
+        ...
+
+    async def begin(self, node: str) -> None:
+        """Commit that `node` starts, once."""
+        ...
+
+    async def end(self, node: str, data: Mapping[str, Any], output: bytes) -> None:
+        """Commit that `node` has ended, and what it gave; it is never worked on again."""
+        ...
+
+    async def ask(self, node: str, data: Mapping[str, Any]) -> None:
+        """Commit, once, that a person's decision is waited for at `node`."""
+        ...
+
+    def decision(self, node: str) -> Mapping[str, Any] | None:
+        """What a person decided at `node`: `approved`, `by`, `why`; None before that."""
+        ...
+
+    def decided(self) -> asyncio.Event:
+        """Set when a person decides something in this run."""
         ...

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator.context import ContextManifest
 from orchestrator.lessons import Lesson
 from orchestrator.plan import Plan, PlannedFile
 from orchestrator.tree import File, Tree
-from orchestrator.verdict import TestProfile, TestRun
+from orchestrator.verdict import Level, TestProfile, TestRun
 
 
 class Role(StrEnum):
@@ -73,11 +73,26 @@ class Allowance:
             cost_usd=None if self.cost_usd is None else self.cost_usd - usage.cost_usd,
         )
 
+    def within(self, other: Allowance) -> Allowance:
+        """The lesser of both, budget by budget."""
+        return Allowance(
+            tokens=_lesser(self.tokens, other.tokens),
+            gpu_s=_lesser(self.gpu_s, other.gpu_s),
+            cost_usd=_lesser(self.cost_usd, other.cost_usd),
+        )
+
     @property
     def spent(self) -> str:
         """The first budget of which nothing is left, under its setting's name; empty while there is."""
         left = {"tokens": self.tokens, "gpu_s": self.gpu_s, "cost_usd": self.cost_usd}
         return next((name for name, value in left.items() if value is not None and value <= 0), "")
+
+
+N = TypeVar("N", int, float)
+
+
+def _lesser(one: N | None, other: N | None) -> N | None:
+    return other if one is None else one if other is None else min(one, other)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,13 +126,14 @@ class EngineCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileRequest:
-    """Role run: test the protected base and freeze its profile."""
+    """Role run: test the protected base and freeze its profile, in a sandbox of level `minimum` at least."""
 
     tree: Tree
     tests: tuple[str, ...] = ()
     protect: tuple[str, ...] = ()
     python: str | None = None
     timeout_s: float = 300.0
+    minimum: Level = Level.NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +149,7 @@ class TestRequest:
     """Role run: test one candidate in a fresh sandbox under a frozen profile.
 
     The runner restores the profile's protected paths from `base` and drops control files
-    that the candidate adds, whatever `candidate` holds.
+    that the candidate adds, whatever `candidate` holds. `minimum` is the weakest sandbox that will do.
     """
 
     base: Tree
@@ -142,6 +158,7 @@ class TestRequest:
     python: str | None = None
     seed: int = 0
     timeout_s: float = 300.0
+    minimum: Level = Level.NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,7 +44,8 @@ class Task:
 
     Attributes:
         id: The caller's name for it; unique within a batch.
-        graph: Which graph executes it: `repair`, `story` or `test`.
+        graph: Which graph executes it: one of those that ship, or the name of `declaration`.
+        declaration: A graph that does not ship, as its file declares it; kept with the run, not here.
         goal: In words; None where a snapshot with failing tests is the goal.
         tree: Digest of the snapshot in the artifact store, None for a goal on an empty tree.
         tests: Pytest arguments that select the tests, checked by `parse_tests`.
@@ -72,6 +73,7 @@ class Task:
     tenant: str = "default"
     priority: int = 0
     origin: str = ""
+    declaration: Mapping[str, Any] | None = None
 
 
 _WITH_VALUE = frozenset({"-k", "-m", "--deselect", "--ignore"})

@@ -195,17 +195,19 @@ class Factory:
             TaskError: The goal is empty, or an option cannot be.
             EngineMissing: There is no model, or no engine that serves it.
         """
-        from orchestrator.graph import graph_named
+        from cluster.graphs import shipped
         from serve.tasks import need_goal_and_model, take
 
-        chosen = graph_named(graph)
+        chosen = shipped(graph)
         config = _configured(self._config, options)
-        if chosen.needs_goal:
+        if chosen.needs("goal"):
             need_goal_and_model(goal, config.model)
         folder = None if path is None else Path(path)
         tree = Tree()
         if folder is not None:
-            tree = take(config, folder, _words(options.get("tests")), self._note, testable=chosen.needs_tree)
+            tree = take(
+                config, folder, _words(options.get("tests")), self._note, testable=chosen.needs("folder")
+            )
         task = _task(config, folder, graph, options, name=name, goal=goal)
         return self._submit(replace(task, inputs=dict(inputs or {})), tree, folder)
 

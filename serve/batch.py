@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from cluster.graphs import shipped
 from orchestrator.errors import RaysmithError, TaskError
 from orchestrator.events import RunState
-from orchestrator.graph import graph_named
 from orchestrator.task import Budget, Task, check_id, parse_tests
 from orchestrator.tree import Tree
 
@@ -146,12 +146,12 @@ def _entry(number: int, line: str, folder: Path, pattern: Task) -> Entry:
         raise TaskError("there is no `id`", "give every task one of its own")
     if name.casefold() == RESULTS:
         raise TaskError(f"the id {name!r} is the name of the results file", "choose another")
-    graph = graph_named(_text(values, "graph") or ("repair" if goal is None else "story"))
-    if graph.needs_candidate:
+    graph = shipped(_text(values, "graph") or ("repair" if goal is None else "story"))
+    if graph.needs("candidate"):
         raise TaskError(f"graph {graph.name!r} needs a second folder", "use `raysmith verify`")
-    if graph.needs_tree and path is None:
+    if graph.needs("folder") and path is None:
         raise TaskError(f"graph {graph.name!r} needs a `path`", "name a folder")
-    if graph.needs_goal and not pattern.model:
+    if graph.needs("goal") and not pattern.model:
         raise TaskError("a goal needs a model and none is configured", "give --model or RAYSMITH_MODEL")
     task = replace(
         pattern,

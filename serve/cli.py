@@ -9,7 +9,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from orchestrator.errors import RaysmithError
-from serve.commands import batch, contexts, control, costs, machine, past, serving, submitting, work
+from serve.commands import (
+    batch,
+    contexts,
+    control,
+    costs,
+    deciding,
+    graphs,
+    machine,
+    past,
+    serving,
+    submitting,
+    work,
+)
 from serve.commands.door import Interrupted
 from serve.commands.running import error_object
 from serve.render import clean_lines
@@ -34,6 +46,8 @@ _COMMANDS: dict[str, tuple[Callable[..., int], ...]] = {
         costs.usage,
         control.cancel,
         control.resume,
+        deciding.approve,
+        deciding.reject,
     ),
     "Factory": (control.up, control.down, control.status, serving.serve),
     "This machine": (machine.doctor, machine.demo),
@@ -42,6 +56,7 @@ for _panel, _commands in _COMMANDS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
 app.command("list", rich_help_panel="Runs")(past.list_runs)
+app.add_typer(graphs.graph, rich_help_panel="Work")
 app.add_typer(serving.keys, rich_help_panel="Factory")
 app.command("_daemon", hidden=True)(control.daemon)
 app.command("_job", hidden=True)(submitting.job)

@@ -33,6 +33,7 @@ from cluster.fleet import ReplicaGroup
 from cluster.orchestrator_settings import OrchestratorSettings
 from cluster.ray_settings import RaySettings
 from cluster.store_settings import StoreSettings
+from cluster.strict_yaml import NoDuplicates
 from orchestrator.errors import RaysmithError, TaskError
 from orchestrator.scheduling import SchedulingSettings
 from orchestrator.task import AgentSettings, Budget
@@ -232,7 +233,7 @@ class _Layers:
 
     def lay_file(self, source: str, text: str) -> None:
         try:
-            content = yaml.load(text, Loader=_NoDuplicates)  # noqa: S506  # a SafeLoader, stricter
+            content = yaml.load(text, Loader=NoDuplicates)  # noqa: S506  # a SafeLoader, stricter
         except yaml.YAMLError as error:
             reason = " ".join(str(error).split())
             raise TaskError(f"{source} is not YAML: {reason}", "mend the line it names") from error
@@ -330,19 +331,6 @@ _PASSWORD = re.compile(r"(?i)(\b(?:ssl)?password=)[^&'\"\s]+")
 def _without_secrets(value: Any) -> str:
     """`value` for a message, URLs in it without who may open them."""
     return _PASSWORD.sub(r"\1…", _USERINFO.sub(r"\1…@", repr(value)))
-
-
-class _NoDuplicates(yaml.SafeLoader):
-    """A key given twice is an error: YAML would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key!r} is given twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
 
 
 def _leaves(values: Any, above: str = "", *, lists: bool = False) -> Iterator[tuple[str, Any]]:

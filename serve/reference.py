@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -145,9 +146,21 @@ def environment_page() -> str:
     return "".join(parts)
 
 
+def graph_schema() -> str:
+    """The JSON Schema of graph files: `docs/reference/graph.schema.json`."""
+    from orchestrator.declaration import schema
+
+    return json.dumps(schema(), indent=2) + "\n"
+
+
 def main() -> None:
     """Print the page that the first argument names."""
-    pages = {"cli": cli_page, "configuration": configuration_page, "env": environment_page}
+    pages = {
+        "cli": cli_page,
+        "configuration": configuration_page,
+        "env": environment_page,
+        "graph.schema": graph_schema,
+    }
     sys.stdout.write(pages[sys.argv[1]]())
 
 

@@ -162,6 +162,19 @@ def _failed(event: Event) -> str:
     return f"{event.step} failed: {error.get('message', 'no reason given')}"
 
 
+def _ended(event: Event) -> str:
+    data = event.data
+    told = f"{event.step} {data.get('status')}"
+    told += f": {data['reason']}" if data.get("reason") not in (None, "", "done") else ""
+    return f"{told}: {', '.join(data['files'])}" if data.get("files") else told
+
+
+def _decided(event: Event) -> str:
+    verb = "approved" if event.data.get("approved") else "rejected"
+    why = f": {event.data['why']}" if event.data.get("why") else ""
+    return f"{event.step} {verb} by {event.data.get('by')}{why}"
+
+
 def _finished(event: Event) -> str:
     return f"{event.data.get('status')}: {event.data.get('reason')}"
 
@@ -181,6 +194,13 @@ _TELLERS: Mapping[str, Callable[[Event], str]] = {
     Kind.CANCEL_REQUESTED: lambda event: f"cancelled {event.data.get('reason', '')}".rstrip(),
     Kind.RUN_FINISHED: _finished,
     Kind.ENGINE_CALLED: _called,
+    Kind.NODE_STARTED: lambda event: f"{event.step} starts",
+    Kind.NODE_ENDED: _ended,
+    Kind.APPROVAL_ASKED: lambda event: (
+        f"{event.step} waits for a person: {event.data.get('message')} "
+        f"(raysmith approve {event.run_id} {event.step})"
+    ),
+    Kind.APPROVAL_DECIDED: _decided,
 }
 
 
@@ -222,6 +242,7 @@ _REASONS = {
     "attempts_exhausted": "attempts_exhausted, the best patch so far is kept",
     "budget_exhausted": "budget_exhausted, the best patch so far is kept",
     "no_candidate": "no_candidate, no change was found that fails fewer tests",
+    "awaiting_approval": "awaiting_approval, `raysmith approve RUN` or `raysmith reject RUN` goes on",
     "integrity_alarm": "integrity_alarm, a candidate tried to fool the judge; look at it before using it",
 }
 

@@ -211,6 +211,25 @@ class Usage(BaseModel):
     total: Cost
 
 
+class Decision(BaseModel):
+    """A person's yes or no at a gate of a graph."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    node: str | None = Field(
+        default=None, max_length=1000, description="The gate; may be left out where one is open."
+    )
+    why: str = Field(default="", max_length=2000, description="Kept in the event log.")
+
+
+class Decided(BaseModel):
+    """How a run stands after a decision."""
+
+    run_id: str
+    status: Status
+    reason: str | None
+
+
 class Cancelled(BaseModel):
     """How a run stands after it was asked to stop."""
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cluster.graphs import shipped
 from orchestrator.events import Kind
+from orchestrator.graph_work import execute
 from orchestrator.ports import Call
 from orchestrator.steps import Improvement, Planned, Profiled, Repaired, Reviewed, Written
 from orchestrator.task import Task
@@ -76,9 +79,22 @@ class FakeRun:
         self.calls: list[Call[Any]] = []
         self.recorded: list[tuple[Kind, Mapping[str, Any], int]] = []
         self.kept_patches: list[tuple[Mapping[str, Any], tuple[str, ...]]] = []
+        self.done: dict[tuple[str, int], Any] = {}
+        self.begun: list[str] = []
+        self.ended: dict[str, bytes] = {}
+        self.ends: dict[str, Mapping[str, Any]] = {}
+        self.asked: dict[str, Mapping[str, Any]] = {}
+        self.decisions: dict[str, Mapping[str, Any]] = {}
+        self.news = asyncio.Event()
 
     async def call(self, call: Call[Any]) -> Any:
-        self.calls.append(call)
+        key = (str(call.step), call.attempt)
+        if key not in self.done:
+            self.calls.append(call)
+            self.done[key] = await self.answer(call)
+        return self.done[key]
+
+    async def answer(self, call: Call[Any]) -> Any:
         if call.method == "profile":
             return Profiled(profile=TestProfile(expected=self.base), run=self.shown(self.base, 0))
         if call.method == "repair":
@@ -99,11 +115,41 @@ class FakeRun:
     async def record(self, kind: Kind, data: Mapping[str, Any], *, attempt: int = 0) -> None:
         self.recorded.append((kind, data, attempt))
 
-    async def keep(self, changes: Mapping[str, Any], failing: Sequence[str], explanation: str) -> None:
+    async def keep(
+        self, changes: Mapping[str, Any], failing: Sequence[str], explanation: str, node: str = ""
+    ) -> None:
         self.kept_patches.append((changes, tuple(failing)))
 
-    def kept(self) -> tuple[Mapping[str, Any], tuple[str, ...]] | None:
+    def kept(self, node: str = "") -> tuple[Mapping[str, Any], tuple[str, ...]] | None:
         return self.memory
 
     def remaining_s(self) -> float:
         return self.seconds_left
+
+    async def recall(self, node: str) -> bytes | None:
+        return self.ended.get(node)
+
+    async def begin(self, node: str) -> None:
+        self.begun.append(node)
+
+    async def end(self, node: str, data: Mapping[str, Any], output: bytes) -> None:
+        assert node not in self.ended
+        self.ended[node], self.ends[node] = output, data
+
+    async def ask(self, node: str, data: Mapping[str, Any]) -> None:
+        self.asked[node] = data
+
+    def decision(self, node: str) -> Mapping[str, Any] | None:
+        return self.decisions.get(node)
+
+    def decided(self) -> asyncio.Event:
+        return self.news
+
+    def decide(self, node: str, *, approved: bool) -> None:
+        self.decisions[node] = {"approved": approved, "by": "ann", "why": "because"}
+        self.news.set()
+
+
+async def repair(run: FakeRun) -> Any:
+    """The graph `repair` on a run."""
+    return await execute(shipped("repair"), run)

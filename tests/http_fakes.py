@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 
+from cluster.approvals import open_gate
 from cluster.event_log_memory import MemoryEventLog
 from cluster.event_log_projection import RunSummary
 from cluster.event_log_usage import By, Spent
@@ -85,6 +86,12 @@ class FakeFloor:
     async def cancel(self, run_id: str, reason: str) -> RunState:
         self._reach()
         self.cancelled.append(run_id)
+        return self.log.state(run_id)
+
+    async def decide(self, run_id: str, node: str | None, *, approved: bool, by: str, why: str) -> RunState:
+        self._reach()
+        gate = open_gate(self.log.state(run_id), node)
+        self.tell(run_id, Kind.APPROVAL_DECIDED, {"approved": approved, "by": by, "why": why}, step=gate)
         return self.log.state(run_id)
 
     async def state(self, run_id: str) -> RunState:

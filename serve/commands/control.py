@@ -24,7 +24,7 @@ def cancel(
 ) -> int:
     """Stop a run; its best patch so far is kept."""
     door = open_door(as_json=as_json, verbose=verbose, file=config, settings=settings)
-    run_id = _find(door, run)
+    run_id = find(door, run)
     with door.factory() as factory:
         state = factory.cancel(run_id, reason)
     if as_json:
@@ -46,14 +46,14 @@ def resume(
 ) -> int:
     """Carry on unfinished runs from where the event log stands."""
     door = open_door(as_json=as_json, verbose=verbose, file=config, settings=settings)
-    chosen = [_find(door, run) for run in runs] if runs else None
+    chosen = [find(door, run) for run in runs] if runs else None
     if chosen is None and not _unfinished(door):
         return _nothing_to_resume(door)
     with door.factory() as factory:
         resumed = factory.resume(chosen)
         door.screen.line(f"carrying on {len(resumed)} runs" if resumed else "nothing to carry on")
         try:
-            results = [_carried_on(door, factory, run_id) for run_id in resumed]
+            results = [carried_on(door, factory, run_id) for run_id in resumed]
         except (KeyboardInterrupt, Interrupted):
             raise Interrupted("raysmith resume") from None
     if as_json:
@@ -61,7 +61,8 @@ def resume(
     return 0 if all(result.get("status") == "succeeded" for result in results) else 1
 
 
-def _carried_on(door: Door, factory: Any, run_id: str) -> dict[str, Any]:
+def carried_on(door: Door, factory: Any, run_id: str) -> dict[str, Any]:
+    """Show a run from where it stands to its end, write its folder, and return its result."""
     seq = factory.state(run_id).last_seq
     try:
         state, result = follow(door, factory, run_id, max(0, seq - 1))
@@ -86,7 +87,8 @@ def _nothing_to_resume(door: Door) -> int:
     return 0
 
 
-def _find(door: Door, run: str) -> str:
+def find(door: Door, run: str) -> str:
+    """The whole id of a run that is named by the start of it."""
     with door.reads() as log:
         return log.find_run(run)
 

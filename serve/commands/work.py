@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -120,7 +121,11 @@ def run(
     goal: Annotated[str | None, typer.Argument(metavar="[GOAL]", help="What to build, in words.")] = None,
     graph: Annotated[
         str | None,
-        typer.Option("--graph", metavar="NAME", help="How to go about it; default: story for a goal."),
+        typer.Option(
+            "--graph",
+            metavar="NAME|FILE",
+            help="How to go about it: a graph that ships, or a YAML or JSON file; default: story for a goal.",
+        ),
     ] = None,
     path: Annotated[
         Path | None, typer.Option("--path", metavar="DIR", help="A folder to start from.")
@@ -142,8 +147,8 @@ def run(
     verbose: options.Verbose = False,
     as_json: options.Json = False,
 ) -> int:
-    """Take a goal in words through code, test, run and repair."""
-    from orchestrator.graph import graph_named
+    """Take a goal in words, or a folder, through a graph."""
+    from cluster.graphs import graph_of, is_file
 
     door = open_door(
         as_json=as_json,
@@ -158,12 +163,12 @@ def run(
         raise TaskError(
             "there is neither a GOAL nor a --path", "say what to build, or name a folder to start from"
         )
-    chosen = graph_named(graph or ("story" if goal is not None else "repair"))
-    if chosen.needs_goal:
+    chosen = graph_of(graph or ("story" if goal is not None else "repair"))
+    if chosen.needs("goal"):
         need_goal_and_model(goal, door.config.model)
     tree = Tree()
     if path is not None:
-        tree = take(door.config, path, tests, door.note, testable=not chosen.needs_goal)
+        tree = take(door.config, path, tests, door.note, testable=not chosen.needs("goal"))
     task = task_for(
         door.config,
         path,
@@ -174,7 +179,8 @@ def run(
         python=python,
         goal=goal,
     )
-    task = replace(task, inputs=_inputs(inputs or ()))
+    declaration = json.loads(chosen.canonical_json()) if graph and is_file(graph) else None
+    task = replace(task, inputs=_inputs(inputs or ()), declaration=declaration)
     defaults(door)
     with door.factory() as factory:
         state, result = carry_out(door, factory, task, tree)

@@ -17,8 +17,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from actors.workspace import check_testable, snapshot
+from cluster.graphs import shipped
+from orchestrator.declaration import Declaration
 from orchestrator.errors import RaysmithError, TaskError
-from orchestrator.graph import Graph, graph_named
 from orchestrator.task import Budget, Task, check_id, parse_tests
 from orchestrator.tree import Tree
 from serve.archives import tree_from
@@ -175,7 +176,7 @@ def _told(error: Mapping[str, Any]) -> FieldFault:
 def _order(asked: RunRequest, files: Mapping[str, bytes], site: Site, tenant: str) -> Order:
     goal = asked.goal if asked.goal is not None else _goal_in(asked.inputs)
     with _about("graph"):
-        graph = graph_named(asked.graph or ("story" if goal is not None and not files else "repair"))
+        graph = shipped(asked.graph or ("story" if goal is not None and not files else "repair"))
     tree = _tree(asked, files, graph, site)
     candidate = None
     if "candidate" in files:
@@ -183,7 +184,7 @@ def _order(asked: RunRequest, files: Mapping[str, bytes], site: Site, tenant: st
             candidate = tree_from(files["candidate"], site.config.snapshot, root=asked.root)
     _check_brings(graph, goal, tree, candidate)
     task = replace(_task(asked, graph, goal, site), tenant=tenant)
-    if tree is not None and not graph.needs_goal:
+    if tree is not None and not graph.needs("goal"):
         with _about("tests" if task.tests else "archive" if "archive" in files else "path"):
             check_testable("the folder", tree, task.tests)
     return Order(
@@ -198,7 +199,7 @@ def _goal_in(inputs: Mapping[str, Any]) -> str | None:
     return goal
 
 
-def _tree(asked: RunRequest, files: Mapping[str, bytes], graph: Graph, site: Site) -> Tree | None:
+def _tree(asked: RunRequest, files: Mapping[str, bytes], graph: Declaration, site: Site) -> Tree | None:
     if "archive" in files:
         if asked.path is not None:
             raise _fault("path", "`path` and `archive` cannot both be given")
@@ -207,7 +208,7 @@ def _tree(asked: RunRequest, files: Mapping[str, bytes], graph: Graph, site: Sit
     if asked.path is not None:
         with _about("path"):
             return snapshot(_allowed(asked.path, site), site.config.snapshot)
-    return Tree() if graph.needs_goal else None
+    return Tree() if graph.needs("goal") else None
 
 
 def _allowed(path: str, site: Site) -> Path:
@@ -229,23 +230,23 @@ def _allowed(path: str, site: Site) -> Path:
     return real
 
 
-def _check_brings(graph: Graph, goal: str | None, tree: Tree | None, candidate: Tree | None) -> None:
-    if graph.needs_goal and not (goal and goal.strip()):
+def _check_brings(graph: Declaration, goal: str | None, tree: Tree | None, candidate: Tree | None) -> None:
+    if graph.needs("goal") and not (goal and goal.strip()):
         raise _fault("goal", f"goal: graph {graph.name!r} needs a goal in words")
-    if graph.needs_tree and tree is None:
+    if graph.needs("folder") and tree is None:
         raise _fault("archive", f"archive: graph {graph.name!r} needs a folder: send `archive`")
-    if graph.needs_candidate and candidate is None:
+    if graph.needs("candidate") and candidate is None:
         raise _fault("candidate", f"candidate: graph {graph.name!r} needs the folder to judge")
 
 
-def _task(asked: RunRequest, graph: Graph, goal: str | None, site: Site) -> Task:
+def _task(asked: RunRequest, graph: Declaration, goal: str | None, site: Site) -> Task:
     config = site.config
     with _about("name"):
         name = check_id(asked.name) if asked.name is not None else graph.name
     with _about("tests"):
         tests = parse_tests(asked.tests)
     model = _model(asked.model, site)
-    if graph.needs_goal and not model:
+    if graph.needs("goal") and not model:
         raise Problem(
             422,
             "no_model",

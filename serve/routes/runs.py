@@ -160,6 +160,38 @@ async def cancel(run_id: RunId, here: Here, tenant: Tenant) -> Response:
     return Json({"run_id": run_id, "status": state.status, "reason": state.reason})
 
 
+@router.post("/runs/{run_id}/approve", response_model=schemas.Decided, responses=problems(403, 404, 413, 422))
+async def approve(
+    request: Request, run_id: RunId, here: Here, tenant: Tenant, decision: schemas.Decision | None = None
+) -> Response:
+    """Say yes at a gate of the run's graph; it goes on."""
+    return await _decided(request, run_id, here, tenant, decision, approved=True)
+
+
+@router.post("/runs/{run_id}/reject", response_model=schemas.Decided, responses=problems(403, 404, 413, 422))
+async def reject(
+    request: Request, run_id: RunId, here: Here, tenant: Tenant, decision: schemas.Decision | None = None
+) -> Response:
+    """Say no at a gate of the run's graph; that ends it unless the graph goes on without."""
+    return await _decided(request, run_id, here, tenant, decision, approved=False)
+
+
+async def _decided(
+    request: Request,
+    run_id: str,
+    site: Site,
+    tenant: str | None,
+    decision: schemas.Decision | None,
+    *,
+    approved: bool,
+) -> Response:
+    await known(site.floor, run_id, tenant)
+    said = decision or schemas.Decision()
+    by = request.state.caller or "http"
+    state = await site.floor.decide(run_id, said.node, approved=approved, by=by, why=said.why)
+    return Json({"run_id": run_id, "status": state.status, "reason": state.reason})
+
+
 async def known(floor: Floor, run_id: str, tenant: str | None) -> RunState:
     """The state of the run that is called exactly so, and that `tenant` may see.
 

@@ -17,7 +17,7 @@ from cluster.event_log import EventLog, open_log
 from cluster.event_log_memory import MemoryEventLog
 from cluster.event_log_projection import RunSummary, summary_of
 from cluster.store_settings import StoreSettings
-from orchestrator.events import Event, Kind, NewEvent, RunState, Status, apply, fold
+from orchestrator.events import OF_A_NODE, Event, Kind, NewEvent, RunState, Status, apply, fold
 
 JSON = st.recursive(
     st.none()
@@ -49,6 +49,9 @@ NEEDED: dict[Kind, dict[str, st.SearchStrategy[Any]]] = {
         "requests": COUNT,
         "retries": COUNT,
     },
+    Kind.NODE_ENDED: {"status": JSON, "artifact": JSON},
+    Kind.APPROVAL_ASKED: {"message": JSON},
+    Kind.APPROVAL_DECIDED: {"approved": JSON, "by": JSON},
 }
 SOMETIMES = {"replica": JSON, "result": JSON, "error": JSON, "key": JSON, "life": JSON, "unheard_of": JSON}
 
@@ -62,7 +65,7 @@ def new_events(draw: st.DrawFn) -> NewEvent:
         run_id="r-1",
         type=kind,
         data=draw(st.fixed_dictionaries(needed, optional=optional)),
-        step=draw(NAME) if kind.startswith("step_") else draw(st.none() | NAME),
+        step=draw(NAME) if kind.startswith("step_") or kind in OF_A_NODE else draw(st.none() | NAME),
         attempt=draw(st.integers(0, 3)),
         epoch=draw(st.integers(0, 5)),
         dispatch_id=draw(st.none() | NAME),

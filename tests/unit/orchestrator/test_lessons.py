@@ -6,12 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fakes import FAILING, PASSING, FakeRun, improvement, repaired, run_of
+from fakes import FAILING, PASSING, FakeRun, improvement, repair, repaired, run_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.lessons import CERTIFIED, REFUSED, Lesson, closest, lesson, signature_of, terms_of
-from orchestrator.loop import repair
 from orchestrator.task import Budget, Task
 from orchestrator.tree import Tree
 from orchestrator.verdict import Outcome, TestCase, TestRun

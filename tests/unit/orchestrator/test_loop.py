@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from fakes import FAILING, PASSING, FakeRun, improvement, repaired, run_of, tree
+from fakes import FAILING, PASSING, FakeRun, improvement, repair, repaired, run_of, tree
 
 from orchestrator import loop
 from orchestrator.errors import EngineMissing
 from orchestrator.events import Kind, Status
-from orchestrator.loop import repair, verify
+from orchestrator.loop import verify
 from orchestrator.steps import Usage, Written
 from orchestrator.story import story
 from orchestrator.task import Budget, Task

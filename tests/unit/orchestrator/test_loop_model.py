@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fakes import FAILING, PASSING, FakeRun, improvement, repaired, run_of
+from fakes import FAILING, PASSING, FakeRun, improvement, repair, repaired, run_of
 
-from orchestrator.loop import DETAIL_CHARACTERS, failure_details, repair
+from orchestrator.loop import DETAIL_CHARACTERS, failure_details
 from orchestrator.steps import RepairRequest
 from orchestrator.task import Budget, Task
 from orchestrator.tree import Tree

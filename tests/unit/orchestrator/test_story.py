@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from fakes import PASSING, FakeRun, tree
 
+from cluster.graphs import shipped
 from orchestrator.errors import EngineDown, StoreError
-from orchestrator.graph import graph_named
+from orchestrator.graph_work import execute
 from orchestrator.plan import Plan, PlannedFile, PlanWhen
 from orchestrator.steps import Finding, Planned, Reviewed, Severity, Usage, Written
 from orchestrator.story import story
@@ -79,7 +80,7 @@ REVIEWED = replace(TASK, agents=AgentSettings(review=True))
 async def test_what_a_reviewer_finds_is_told_and_changes_nothing() -> None:
     run = a_run(task=REVIEWED, reviewed=Reviewed(findings=(FOUND,), usage=Usage(completion=7)))
 
-    outcome = await graph_named("story").execute(run)
+    outcome = await execute(shipped("story"), run)
 
     (request,) = asked(run, "review")
     assert set(request.changes) == {"a.py", "b.py", "tests/test_a.py"}
@@ -91,14 +92,14 @@ async def test_what_a_reviewer_finds_is_told_and_changes_nothing() -> None:
 async def test_a_review_that_fails_or_has_no_time_leaves_the_certificate(changes: dict[str, Any]) -> None:
     run = a_run(task=REVIEWED, **changes)
 
-    outcome = await graph_named("story").execute(run)
+    outcome = await execute(shipped("story"), run)
 
     assert (outcome.reason, outcome.findings) == ("certified", ())
 
 
 async def test_a_store_that_is_gone_is_no_matter_of_the_review() -> None:
     with pytest.raises(StoreError):
-        await graph_named("story").execute(a_run(task=REVIEWED, reviewed=StoreError("gone")))
+        await execute(shipped("story"), a_run(task=REVIEWED, reviewed=StoreError("gone")))
 
 
 @pytest.mark.parametrize(
@@ -107,6 +108,6 @@ async def test_a_store_that_is_gone_is_no_matter_of_the_review() -> None:
 async def test_nothing_is_reviewed_unasked_or_where_nothing_was_changed(changes: dict[str, Any]) -> None:
     run = a_run(**changes)
 
-    await graph_named(run.task.graph).execute(run)
+    await execute(shipped(run.task.graph), run)
 
     assert asked(run, "review") == []

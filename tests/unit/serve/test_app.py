@@ -699,3 +699,28 @@ async def test_the_openapi_describes_both_bodies_and_every_refusal(tmp_path: Pat
     assert document["security"] == [{"key": []}]
     assert document["paths"]["/health"]["get"]["security"] == []
     assert "HTTPValidationError" not in json.dumps(document)
+
+
+async def test_a_person_decides_at_a_gate(tmp_path: Path) -> None:
+    floor = FakeFloor()
+    run_id = floor.begin()
+    for gate in ("one", "two"):
+        floor.tell(run_id, Kind.APPROVAL_ASKED, {"message": "Ship it?"}, step=gate)
+
+    async with client(site(tmp_path, floor)) as http:
+        unnamed = await http.post(f"/runs/{run_id}/approve")
+        yes = await http.post(f"/runs/{run_id}/approve", json={"node": "one", "why": "fine"})
+        again = await http.post(f"/runs/{run_id}/reject", json={"node": "one"})
+        no = await http.post(f"/runs/{run_id}/reject")
+        absent = await http.post("/runs/r-none/approve")
+        wrong = await http.post(f"/runs/{run_id}/approve", json={"nod": "one"})
+
+    assert (unnamed.status_code, "name one or two" in unnamed.json()["next"]) == (422, True)
+    assert (yes.status_code, yes.json()["status"]) == (200, "running")
+    assert again.status_code == 422 and "approved by http" in again.json()["detail"]
+    assert (no.status_code, absent.status_code, wrong.status_code) == (200, 404, 422)
+    decided = floor.log.state(run_id).approvals
+    assert [(gate.approved, gate.by, gate.why) for gate in decided.values()] == [
+        (True, "http", "fine"),
+        (False, "http", ""),
+    ]

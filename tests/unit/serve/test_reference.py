@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from serve.config import Config, load
-from serve.reference import cli_page, configuration_page
+from serve.reference import cli_page, configuration_page, graph_schema
 
 PAGES = Path(__file__).parents[3] / "docs/reference"
 
 
 @pytest.mark.parametrize(
     ("page", "make"),
-    [("cli.md", cli_page), ("configuration.md", configuration_page)],
-    ids=["cli", "configuration"],
+    [("cli.md", cli_page), ("configuration.md", configuration_page), ("graph.schema.json", graph_schema)],
+    ids=["cli", "configuration", "graph.schema"],
 )
 def test_a_reference_page_is_up_to_date(page: str, make: object) -> None:
-    name = page.removesuffix(".md")
+    name = page.rpartition(".")[0]
 
     assert (PAGES / page).read_text() == make(), (
         f"run: python -m serve.reference {name} > docs/reference/{page}"

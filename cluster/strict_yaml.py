@@ -1,0 +1,32 @@
+"""YAML as people mean it: a key that stands twice, or a value by reference, is a mistake and no feature."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+
+class NoDuplicates(yaml.SafeLoader):
+    """A key given twice is an error: YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} is given twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+class NoAliases(NoDuplicates):
+    """Also without references: a few lines of them can stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "references (*name) are not read", self._mark())
+        return super().compose_node(parent, index)
+
+    def _mark(self) -> Any:
+        return self.peek_event().start_mark  # type: ignore[no-untyped-call]

@@ -1,0 +1,419 @@
+"""Executes a declared graph: a node starts when its own needs have ended, whatever else still runs.
+
+Like every graph this is executed again from its start after a crash. A node whose end is in the log is
+answered from there and never worked on again; the calls of one that was cut off are answered as far as
+they had come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestrator import failpoints
+from orchestrator.codec import from_json, to_json
+from orchestrator.declaration import Agent, Approval, Declaration, Node, Retry, SubGraph
+from orchestrator.errors import RaysmithError, StoreError, TaskError
+from orchestrator.events import Status
+from orchestrator.graph_check import given_by, inputs_of, needed, valued
+from orchestrator.graph_values import holds, resolved
+from orchestrator.loop import Outcome
+from orchestrator.node_output import AWAITING, NodeStatus, Output, failed, output_of, skipped
+from orchestrator.node_run import NodeRun, Place
+from orchestrator.ports import Run
+from orchestrator.steps import Usage
+from orchestrator.tree import Tree
+
+Work = Callable[["Given"], Awaitable[tuple[Outcome, Mapping[str, Any]]]]
+FindWork = Callable[[Node], Work]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a work is done with.
+
+    Attributes:
+        run: Its node's view of the run; `run.tree` is what the node works on.
+        inputs: Its inputs, references resolved.
+        on: What the node gave that it works on.
+        others: What the nodes that it needs gave, by name.
+        base: The tree of the run.
+    """
+
+    node: Node
+    run: NodeRun
+    inputs: Mapping[str, Any]
+    on: Output | None
+    others: Mapping[str, Output]
+    base: Tree
+
+
+class NodeTimeout(RaysmithError):
+    """A node was still worked on at its limit."""
+
+    code = "timeout"
+
+
+class _Ended(Exception):
+    """A node ended in a way that ends the graph."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+
+
+async def execute(graph: Declaration, run: Run, find: FindWork) -> Outcome:
+    """How `graph` ends on `run`; `find` gives the work of a node that is done by agents.
+
+    Raises:
+        RaysmithError: A node failed with it, and its policy is to stop.
+    """
+    return await GraphRun(graph, run, find, inputs=inputs_of(graph, run.task.inputs)).execute()
+
+
+class GraphRun:
+    """One graph being executed.
+
+    Invariant: a node is started only when every node it needs is in `outputs`, and at most once in a life
+    unless it waited for a person.
+    """
+
+    def __init__(
+        self,
+        graph: Declaration,
+        run: Run,
+        find: FindWork,
+        *,
+        inputs: Mapping[str, Any],
+        above: str = "",
+        base: Tree | None = None,
+    ) -> None:
+        self.graph = graph
+        self.run = run
+        self.outputs: dict[str, Output] = {}
+        self._find = find
+        self._inputs = inputs
+        self._above = above
+        self._base = base or run.tree
+        self._needs = {name: needed(node) for name, node in graph.nodes.items()}
+        self._waiting: set[str] = set()
+        self._running: dict[asyncio.Task[Output], str] = {}
+
+    async def execute(self) -> Outcome:
+        """Start what can be started until everything has ended, or only people can go on."""
+        decided = self.run.decided()
+        try:
+            while True:
+                decided.clear()
+                self._start_ready()
+                if not self._running:
+                    break
+                await self._next(decided)
+        except _Ended as ended:
+            return replace(ended.outcome, usage=self._usage())
+        finally:
+            await self._cancel_rest()
+        return self._outcome()
+
+    def _start_ready(self) -> None:
+        running = set(self._running.values())
+        for name, needs in self._needs.items():
+            if name in self.outputs or name in running or not needs <= self.outputs.keys():
+                continue
+            if name in self._waiting and not self._may_go_on(name):
+                continue
+            self._waiting.discard(name)
+            task = asyncio.create_task(self._node(name), name=f"{self._above}{name}")
+            self._running[task] = name
+
+    def _may_go_on(self, name: str) -> bool:
+        """A gate goes on once it is decided; a graph with gates in it has to look for itself."""
+        if isinstance(self.graph.nodes[name], Approval):
+            return self.run.decision(self._path(name)) is not None
+        return self._looks_again
+
+    _looks_again = False
+
+    async def _next(self, decided: asyncio.Event) -> None:
+        """Wait for the end of a node, or, where some wait for people, for a decision."""
+        news = asyncio.create_task(decided.wait()) if self._waiting else None
+        try:
+            done, _ = await asyncio.wait(
+                [*self._running, *([news] if news else [])], return_when=asyncio.FIRST_COMPLETED
+            )
+            self._looks_again = news in done
+        finally:
+            if news is not None:
+                news.cancel()
+        ended = {task: self._running.pop(task) for task in list(self._running) if task in done}
+        if errors := [error for task in ended if (error := task.exception()) is not None]:
+            raise worst(errors)
+        for task, name in ended.items():
+            self._take(name, task.result())
+
+    def _take(self, name: str, output: Output) -> None:
+        if output.status is NodeStatus.WAITING:
+            self._waiting.add(name)
+            return
+        self.outputs[name] = output
+        if output.status is NodeStatus.FAILED and self._stops(name):
+            raise _Ended(output.outcome or Outcome(status=Status.FAILED, reason="error"))
+
+    async def _cancel_rest(self) -> None:
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(list(self._running))
+            for task in self._running:
+                if not task.cancelled():
+                    task.exception()  # of a sibling: the first one is told
+
+    def _stops(self, name: str) -> bool:
+        return self.graph.nodes[name].policy.on_failure == "stop"
+
+    # ---- one node
+
+    async def _node(self, name: str) -> Output:
+        path = self._path(name)
+        if self.graph.checkpoints and (kept := await self.run.recall(path)) is not None:
+            output: Output = from_json(Output, kept)
+            return output
+        node = self.graph.nodes[name]
+        if not self._is_wanted(node):
+            output = skipped([each for each in given_by(node) if each not in _COMMON])
+        else:
+            if self.graph.checkpoints:
+                await self.run.begin(path)
+            failpoints.hit("graph.node_begun")
+            output = await self._worked(name, node)
+        if self.graph.checkpoints and not self._is_open(name, output):
+            await self._end(path, output)
+            failpoints.hit("graph.node_ended")
+        return output
+
+    def _is_open(self, name: str, output: Output) -> bool:
+        """Whether a later life has to look at the node again."""
+        fails = output.status is NodeStatus.FAILED and self._stops(name)
+        return output.status is NodeStatus.WAITING or fails
+
+    def _is_wanted(self, node: Node) -> bool:
+        values = [self.outputs[each] for each in valued(node)]
+        if any(each.status is NodeStatus.SKIPPED for each in values):
+            return False
+        return holds(node.when, self._scope())
+
+    async def _end(self, path: str, output: Output) -> None:
+        outcome = output.outcome
+        data = {
+            "status": str(output.status),
+            "reason": outcome.reason if outcome else "",
+            "explanation": (outcome.explanation if outcome else "")[:500],
+            "files": sorted(outcome.changes) if outcome else [],
+            "tokens": {"prompt": output.usage.prompt, "completion": output.usage.completion},
+            "metrics": output.data.get("metrics", {}),
+        }
+        await self.run.end(path, data, to_json(output))
+
+    async def _worked(self, name: str, node: Node) -> Output:
+        """The output of the node's tries; with `continue` an error is one of them."""
+        usage = [Usage()]
+        try:
+            async with asyncio.timeout(node.policy.budget.wall_s) as limit:
+                return await self._tries(name, node, usage)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            kept = self.run.kept(self._path(name))
+            changes = self._base.changes_to(self.run.tree.with_files(kept[0])) if kept else {}
+            outcome = Outcome(status=Status.FAILED, reason="budget_exhausted", changes=changes)
+            return output_of(outcome, {}, usage[0])
+        except (StoreError, _Ended):
+            raise
+        except RaysmithError as error:
+            if self._stops(name):
+                raise
+            return failed({"code": error.code, "message": str(error)}, usage[0])
+
+    async def _tries(self, name: str, node: Node, usage: list[Usage]) -> Output:
+        retry = node.policy.retry
+        for number in range(1, retry.attempts + 1):
+            try:
+                return await self._try(name, node, usage)
+            except StoreError:
+                raise
+            except RaysmithError as error:
+                if number == retry.attempts or error.code not in retry.errors:
+                    raise
+                await asyncio.sleep(pause_s(retry, number, f"{self.run.task.id}/{self._path(name)}"))
+        raise AssertionError("a node has one try at least")
+
+    async def _try(self, name: str, node: Node, usage: list[Usage]) -> Output:
+        limit_s = node.policy.timeout_s
+        try:
+            async with asyncio.timeout(limit_s) as limit:
+                return await self._once(name, node, usage)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise NodeTimeout(
+                f"node {self._path(name)} was still worked on after {limit_s:g} s",
+                "raise its `policy.timeout_s`",
+            ) from None
+
+    async def _once(self, name: str, node: Node, usage: list[Usage]) -> Output:
+        if isinstance(node, Approval):
+            return await self._gate(name, node)
+        if isinstance(node, Agent) and node.for_each is not None:
+            return await self._fan_out(name, node, usage)
+        if isinstance(node, SubGraph):
+            outcome, data = await self._sub_graph(name, node)
+            return output_of(outcome, data, outcome.usage)
+        return await self._do(name, node, usage, self._scope())
+
+    async def _do(
+        self, name: str, node: Node, usage: list[Usage], scope: Mapping[str, Any], prefix: str = ""
+    ) -> Output:
+        path = prefix or self._path(name)
+        place = Place(path=path, prefix="" if node.plain_steps else f"{path}/")
+        run = NodeRun(self.run, place, node.policy, tree=self._tree(node))
+        given = Given(
+            node=node,
+            run=run,
+            inputs=resolved(getattr(node, "inputs", {}), scope),
+            on=self.outputs[on] if (on := getattr(node, "patch_of", None)) else None,
+            others={each: self.outputs[each] for each in self._needs[name]},
+            base=self._base,
+        )
+        try:
+            outcome, data = await self._find(node)(given)
+        finally:
+            usage[0] = usage[0] + run.usage
+        changes = self._base.changes_to(run.tree.with_files(outcome.changes))
+        return output_of(replace(outcome, changes=changes), data, run.usage)
+
+    async def _fan_out(self, name: str, node: Agent, usage: list[Usage]) -> Output:
+        """The node once for each item, side by side; it is done when all are."""
+        items = resolved(node.for_each, self._scope())
+        if not isinstance(items, list):
+            raise TaskError(f"`nodes.{name}.for_each` stands for {items!r:.100}", "refer to a list")
+        room = asyncio.Semaphore(node.max_parallel)
+
+        async def one(number: int, item: Any) -> Output:
+            async with room:
+                scope = {**self._scope(), "item": item}
+                return await self._do(name, node, usage, scope, f"{self._path(name)}[{number}]")
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(number, item)) for number, item in enumerate(items)]
+        except BaseExceptionGroup as several:
+            raise worst(several.exceptions) from None
+        return _together([task.result() for task in tasks])
+
+    async def _sub_graph(self, name: str, node: SubGraph) -> tuple[Outcome, Mapping[str, Any]]:
+        graph = self.graph.graphs[node.graph]
+        inner = GraphRun(
+            graph,
+            NodeRun(self.run, Place(path=self._path(name), prefix=""), node.policy, tree=self._tree(node)),
+            self._find,
+            inputs=inputs_of(graph, resolved(node.inputs, self._scope())),
+            above=f"{self._path(name)}/",
+            base=self._base,
+        )
+        outcome = await inner.execute()
+        chosen = next((inner.outputs[each] for each in graph.result if each in inner.outputs), None)
+        return outcome, chosen.data if chosen else {}
+
+    async def _gate(self, name: str, node: Approval) -> Output:
+        path = self._path(name)
+        on = self.outputs[node.patch_of] if node.patch_of else None
+        decision = self.run.decision(path)
+        if decision is None:
+            files = sorted(on.outcome.changes) if on and on.outcome else []
+            await self.run.ask(path, {"message": node.message, "files": files})
+            return output_of(Outcome(status=Status.PARKED, reason=AWAITING), {}, Usage())
+        outcome = on.outcome if on and on.outcome else Outcome(status=Status.SUCCEEDED, reason="approved")
+        said = {"by": decision.get("by", ""), "why": decision.get("why", "")}
+        if not decision["approved"]:
+            outcome = replace(outcome, status=Status.FAILED, reason="rejected")
+        return output_of(outcome, said, Usage())
+
+    # ---- what nodes are given, and what comes of them
+
+    def _path(self, name: str) -> str:
+        return f"{self._above}{name}"
+
+    def _tree(self, node: Node) -> Tree:
+        on = getattr(node, "patch_of", None)
+        outcome = self.outputs[on].outcome if on else None
+        return self._base.with_files(outcome.changes) if outcome else self.run.tree
+
+    def _scope(self) -> dict[str, Any]:
+        task = self.run.task
+        about = {
+            "id": task.id,
+            "goal": task.goal or "",
+            "model": task.model or "",
+            "review": task.agents.review,
+            "tests": list(task.tests),
+            "protect": list(task.protect),
+        }
+        return {
+            **{name: output.fields() for name, output in self.outputs.items()},
+            "inputs": dict(self._inputs),
+            "task": about,
+        }
+
+    def _usage(self) -> Usage:
+        return sum((each.usage for each in self.outputs.values()), Usage())
+
+    def _outcome(self) -> Outcome:
+        if self._waiting:
+            best = next((each.outcome for each in self._latest() if each.outcome), None)
+            waits = Outcome(status=Status.PARKED, reason=AWAITING)
+            told = replace(best, status=waits.status, reason=waits.reason) if best else waits
+            return replace(told, usage=self._usage())
+        for name in self.graph.result:
+            output = self.outputs[name]
+            if output.status is not NodeStatus.SKIPPED and output.outcome is not None:
+                return replace(output.outcome, usage=self._usage())
+        return Outcome(status=Status.SUCCEEDED, reason="nothing_to_do", usage=self._usage())
+
+    def _latest(self) -> list[Output]:
+        """What gates that wait were asked about, and then the other outputs, the last first."""
+        asked = [getattr(self.graph.nodes[name], "patch_of", None) for name in sorted(self._waiting)]
+        return [self.outputs[on] for on in asked if on] + list(self.outputs.values())[::-1]
+
+
+def worst(errors: Sequence[BaseException]) -> BaseException:
+    """The error that is told of several: one of the store before all others, whoever can act on it."""
+    return next((each for each in errors if isinstance(each, StoreError)), errors[0])
+
+
+_COMMON = frozenset(Output(status=NodeStatus.SKIPPED).fields())
+
+
+def _together(outputs: list[Output]) -> Output:
+    """One output of a fan-out's: all of them as `items`."""
+    usage = sum((each.usage for each in outputs), Usage())
+    bad = [each for each in outputs if not each.green]
+    changes: dict[str, Any] = {}
+    for each in outputs:
+        changes |= each.outcome.changes if each.outcome else {}
+    first = bad[0].outcome if bad else None
+    outcome = replace(
+        first or Outcome(status=Status.SUCCEEDED, reason="done"),
+        changes=changes,
+        explanation="; ".join(filter(None, (each.outcome.explanation for each in outputs if each.outcome))),
+    )
+    return output_of(outcome, {"items": [each.fields() for each in outputs]}, usage)
+
+
+def pause_s(retry: Retry, number: int, who: str) -> float:
+    """Seconds to wait after try `number`; the jitter is drawn from `who`, so that two nodes part."""
+    whole = min(retry.longest_s, retry.backoff_s * retry.factor ** (number - 1))
+    drawn = int.from_bytes(hashlib.sha256(f"{who}/{number}".encode()).digest()[:4], "big") / 2**32
+    return float(whole * (1 - retry.jitter * drawn))

@@ -1,0 +1,139 @@
+"""Fan-in: of what several nodes gave, one, or all together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestrator import loop
+from orchestrator.declaration import Select
+from orchestrator.events import Status
+from orchestrator.graph_run import Given
+from orchestrator.loop import Outcome
+from orchestrator.node_output import Output
+from orchestrator.patch import Changes, unified_diff
+from orchestrator.steps import Profiled
+from orchestrator.tree import Tree
+from orchestrator.verdict import Verdict, judge
+
+Done = tuple[Outcome, Mapping[str, Any]]
+TOGETHER = "together"
+
+
+async def profiled(given: Given) -> Profiled:
+    """The base's profile: that of the node whose step `inputs.profile` names, else one of its own."""
+    task = given.run.task
+    step = given.inputs.get("profile") or "profile"
+    return await loop.profile_of(given.run, given.base, task.tests, task.protect, step)
+
+
+async def select(given: Given) -> Done:
+    """The work of a `select` node."""
+    assert isinstance(given.node, Select)
+    outputs = {name: given.others[name] for name in given.node.of}
+    if given.node.rule == "best_patch":
+        return await _best_patch(given, outputs, merge=given.node.merge)
+    return _all(outputs) if given.node.rule == "all" else _first_green(outputs)
+
+
+def _first_green(outputs: Mapping[str, Output]) -> Done:
+    """The first that was done; without one, the first that failed."""
+    for name, output in sorted(outputs.items(), key=lambda each: not each[1].green):
+        if output.outcome is not None:
+            return output.outcome, {"chosen": [name], "failing": []}
+    return Outcome(status=Status.SUCCEEDED, reason="nothing_to_do"), {"chosen": [], "failing": []}
+
+
+def _all(outputs: Mapping[str, Output]) -> Done:
+    """All patches in one; two that change one file in different ways cannot be."""
+    bad = [output.outcome for output in outputs.values() if output.outcome and not output.green]
+    if bad:
+        return bad[0], {"chosen": [], "failing": []}
+    green = {name: output.outcome for name, output in outputs.items() if output.outcome}
+    clashing = _clashes(list(green.values()))
+    if clashing:
+        told = f"two patches change {', '.join(clashing)}"
+        conflict = Outcome(status=Status.FAILED, reason="conflict", explanation=told)
+        return conflict, {"chosen": [], "failing": []}
+    return _merged(list(green.values())), {"chosen": list(green), "failing": []}
+
+
+def _merged(outcomes: list[Outcome]) -> Outcome:
+    changes: dict[str, Any] = {}
+    for outcome in outcomes:
+        changes |= outcome.changes
+    return Outcome(
+        status=Status.SUCCEEDED,
+        reason="merged",
+        changes=changes,
+        attempts=max((each.attempts for each in outcomes), default=0),
+        candidates=sum(each.candidates for each in outcomes),
+        repairer=", ".join(dict.fromkeys(each.repairer for each in outcomes if each.repairer)) or None,
+        explanation="; ".join(each.explanation for each in outcomes if each.explanation),
+    )
+
+
+def _clashes(outcomes: list[Outcome]) -> list[str]:
+    """Paths that two of them change in different ways."""
+    seen: dict[str, Any] = {}
+    found = []
+    for outcome in outcomes:
+        for path, file in outcome.changes.items():
+            if seen.setdefault(path, file) != file:
+                found.append(path)
+    return sorted(set(found))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tried:
+    """A patch and what the tests showed of it; the lower its rank the better."""
+
+    chosen: tuple[str, ...]
+    outcome: Outcome
+    verdict: Verdict
+    size: int
+
+    @property
+    def failing(self) -> list[str]:
+        verdict = self.verdict
+        return [*verdict.failed, *verdict.errors, *verdict.missing, *verdict.flaky]
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        return (len(self.failing), -len(self.verdict.passed), self.size)
+
+
+async def _best_patch(given: Given, outputs: Mapping[str, Output], *, merge: bool) -> Done:
+    """The patch that leaves the fewest tests failing, of equal ones the one with the smallest diff."""
+    candidates: dict[tuple[str, ...], Outcome] = {
+        (name,): each.outcome for name, each in outputs.items() if each.outcome and each.outcome.changes
+    }
+    if merge and len(candidates) > 1 and not _clashes(list(candidates.values())):
+        together = tuple(name for (name, *_) in candidates)
+        candidates[together] = _merged(list(candidates.values()))
+    if not candidates:
+        told = Outcome(status=Status.FAILED, reason="no_candidate", explanation="no node gave a patch")
+        return told, {"chosen": [], "failing": []}
+    profile = (await profiled(given)).profile
+    tried = []
+    for chosen, outcome in candidates.items():
+        tree = given.base.with_files(outcome.changes)
+        label = TOGETHER if len(chosen) > 1 else chosen[0]
+        run = await loop.run_once(
+            given.run, given.base, tree, profile, attempt=0, step=f"try-{label}", seed=0
+        )
+        verdict = judge(profile, [run], judge_minimum=given.run.task.judge_minimum, runs_needed=1)
+        size = _size(given.base, outcome.changes)
+        tried.append(_Tried(chosen=chosen, outcome=outcome, verdict=verdict, size=size))
+    best = min(tried, key=lambda each: each.rank)
+    status = Status.SUCCEEDED if best.verdict.green else Status.FAILED
+    reason = "chosen" if best.verdict.green else "tests_failed"
+    outcome = replace(best.outcome, status=status, reason=reason, verdict=best.verdict)
+    return outcome, {"chosen": list(best.chosen), "failing": best.failing}
+
+
+def _size(base: Tree, changes: Changes) -> int:
+    """Lines that a patch adds or removes."""
+    lines = unified_diff(base, changes).splitlines()
+    return sum(line.startswith(("+", "-")) and not line.startswith(("+++", "---")) for line in lines)

@@ -1,0 +1,46 @@
+"""What nodes can do: the works of every role, with what each takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# What every node's output has, whatever it does.
+COMMON = ("status", "reason", "green", "certified", "files", "explanation", "attempts")
+
+# What `$task` has.
+TASK_FIELDS = ("id", "goal", "model", "review", "tests", "protect")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What one work takes and gives.
+
+    Attributes:
+        takes: Inputs that a node may give it.
+        required: Those of them that it cannot do without.
+        gives: Fields of its output beside the common ones.
+        needs_patch: It works on another node's patch and cannot do without one.
+    """
+
+    takes: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    gives: tuple[str, ...] = ()
+    needs_patch: bool = False
+
+
+# By role, its works; the first is the role's usual one.
+WORKS: Mapping[str, Mapping[str, Work]] = {
+    "run": {
+        "test": Work(),
+        "profile": Work(gives=("profile", "failing")),
+        "confirm": Work(takes=("profile",), required=("profile",)),
+        "verify": Work(),
+        "certify": Work(takes=("profile",), needs_patch=True),
+    },
+    "code": {"story": Work()},
+    "review": {"review": Work(needs_patch=True)},
+}
+
+REPAIR_LOOP = Work(takes=("profile",), gives=("failing",))
+SELECT = Work(takes=("profile",), gives=("chosen", "failing"))

@@ -1,0 +1,207 @@
+"""Graphs on real stores: their versions, people's decisions, and kills at every position of the log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import improvement, repaired, tree
+from orchestrator_house import House, ScriptedFleet, ended, kinds
+
+from cluster.event_log import open_log
+from cluster.graphs import parsed, shipped
+from cluster.handles import Dispatch
+from cluster.store_settings import StoreSettings
+from orchestrator.errors import TaskError
+from orchestrator.events import Event, Kind, NewEvent, Status
+from orchestrator.task import Task
+
+TREE = tree(a="start", test_a="tests")
+PROFILE = {"kind": "agent", "role": "run", "work": "profile"}
+# Two ways side by side, one of which fails for good, a choice, a gate and a check.
+NODES: dict[str, Any] = {
+    "plan": PROFILE,
+    "one": {"kind": "repair_loop", "inputs": {"profile": "$plan.profile"}},
+    "two": {**PROFILE, "needs": ["plan"], "policy": {"on_failure": "continue"}},
+    "after": {**PROFILE, "needs": ["two"]},
+    "pick": {
+        "kind": "select", "of": ["one", "two"], "rule": "best_patch", "inputs": {"profile": "$plan.profile"},
+        "needs": ["after"],
+    },
+    "gate": {"kind": "approval", "message": "Ship it?", "patch_of": "pick"},
+    "check": {"kind": "agent", "role": "run", "work": "certify", "patch_of": "gate"},
+}  # fmt: skip
+GRAPH = parsed(json.dumps({"name": "two-ways", "nodes": NODES, "result": ["check"]}), "two-ways.yaml")
+TASK = Task(id="t", graph="two-ways", declaration=json.loads(GRAPH.canonical_json()))
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> Any:
+    house = House(tmp_path)
+    yield house
+    for log in house.logs:
+        log.close()
+
+
+class TwoWays(ScriptedFleet):
+    """Fails what is asked under `two/`, and keeps a journal over all lives of what was done."""
+
+    def __init__(self, journal: list[str]) -> None:
+        super().__init__()
+        self.journal = journal
+
+    async def execute(self, dispatch: Dispatch, **hooks: Any) -> Any:
+        if dispatch.step.endswith("/repair"):
+            self.answers[dispatch.step] = repaired(improvement("fixed"))
+        if dispatch.step.startswith("two/"):
+            self.answers[dispatch.step] = TaskError("this way is closed")
+        try:
+            return await super().execute(dispatch, **hooks)
+        finally:
+            self.journal.append(f"{dispatch.step}.{dispatch.epoch}")
+
+
+async def test_a_run_keeps_the_graph_that_it_was_submitted_with(house: House) -> None:
+    orchestrator = house.start(TwoWays([]))
+
+    run_id = await orchestrator.submit(TASK, TREE)
+    state = await ended(orchestrator, run_id)
+
+    assert state.graph_version == GRAPH.version and state.task["declaration"] is None
+    assert await orchestrator.artifact(GRAPH.version) == GRAPH.canonical_json()
+    other = await orchestrator.submit(Task(id="t"), TREE)
+    assert (await orchestrator.state(other)).graph_version == shipped("repair").version
+    assert house.logs[-1].check(artifacts=house.artifacts()).problems == ()
+
+
+async def test_a_graph_that_cannot_run_is_refused_when_it_is_submitted(house: House) -> None:
+    orchestrator = house.start(ScriptedFleet())
+    broken = {**json.loads(GRAPH.canonical_json()), "result": ["nothing"]}
+
+    with pytest.raises(TaskError, match="`result` names 'nothing'"):
+        await orchestrator.submit(Task(id="t", graph="x", declaration=broken), TREE)
+    with pytest.raises(TaskError, match="needs the input 'who'"):
+        wanting = {**json.loads(GRAPH.canonical_json()), "inputs": {"who": {"required": True}}}
+        await orchestrator.submit(Task(id="t", graph="x", declaration=wanting), TREE)
+    assert (await orchestrator.runs())[1] == 0
+
+
+async def parked(orchestrator: Any) -> str:
+    run_id = await orchestrator.submit(TASK, TREE)
+    state = await ended(orchestrator, run_id)
+    assert (state.status, state.reason) == (Status.PARKED, "awaiting_approval")
+    return str(run_id)
+
+
+async def test_a_run_waits_at_a_gate_through_a_restart_and_goes_on_with_a_yes(house: House) -> None:
+    run_id = await parked(first := house.start(TwoWays([])))
+    await house.lose(first)
+    orchestrator = house.start(TwoWays([]), life="life-2")
+
+    assert await orchestrator.resume() == []
+    await orchestrator.decide(run_id, None, approved=True, by="ann", why="looks right")
+    state = await ended(orchestrator, run_id)
+
+    assert (state.status, state.reason) == (Status.SUCCEEDED, "certified")
+    gate = state.approvals["gate"]
+    assert (gate.approved, gate.by, gate.why) == (True, "ann", "looks right")
+    assert state.nodes["two"].status == "failed" and state.report["files"] == ["a.py"]
+
+
+async def test_a_no_ends_the_run_with_its_patch_kept(house: House) -> None:
+    orchestrator = house.start(TwoWays([]))
+    run_id = await parked(orchestrator)
+
+    await orchestrator.decide(run_id, "gate", approved=False, by="ann", why="not today")
+    state = await ended(orchestrator, run_id)
+
+    assert (state.status, state.reason, state.report["files"]) == (Status.FAILED, "rejected", ["a.py"])
+
+
+async def test_what_cannot_be_decided_is_refused_in_words(house: House) -> None:
+    orchestrator = house.start(TwoWays([]))
+    run_id = await parked(orchestrator)
+
+    with pytest.raises(TaskError, match=r"node 'gaet' .* asks nothing; waiting: gate"):
+        await orchestrator.decide(run_id, "gaet", approved=True, by="ann")
+    await orchestrator.decide(run_id, "gate", approved=True, by="ann")
+    await ended(orchestrator, run_id)
+    for node in (None, "gate"):
+        with pytest.raises(TaskError, match=r"has ended \(succeeded: certified\)"):
+            await orchestrator.decide(run_id, node, approved=False, by="bob")
+
+
+async def test_of_two_decisions_at_once_one_counts(house: House) -> None:
+    orchestrator = house.start(TwoWays([]))
+    run_id = await parked(orchestrator)
+
+    said = await asyncio.gather(
+        *(orchestrator.decide(run_id, "gate", approved=yes, by="x") for yes in (True, False)),
+        return_exceptions=True,
+    )
+
+    assert sorted(isinstance(each, TaskError) for each in said) == [False, True]
+    state = await ended(orchestrator, run_id)
+    events = await orchestrator.events(run_id)
+    assert kinds(events).count("approval_decided") == 1
+    assert (state.status is Status.SUCCEEDED) == state.approvals["gate"].approved
+
+
+@pytest.mark.slow
+async def test_cut_off_after_any_event_nothing_that_ended_is_done_again(tmp_path: Path) -> None:
+    reference = House(tmp_path)
+    orchestrator = reference.start(TwoWays([]))
+    run_id = await parked(orchestrator)
+    await orchestrator.decide(run_id, None, approved=True, by="ann")
+    expected = await ended(orchestrator, run_id)
+    whole = await orchestrator.events(run_id)
+    reference.logs[-1].close()
+
+    for length in range(1, len(whole)):
+        journal: list[str] = []
+        house = _as_it_stood(tmp_path, whole[:length], tmp_path / f"after-{length}")
+        state = await _carried_to_its_end(house, journal, run_id)
+
+        assert (state.status, state.reason) == (expected.status, expected.reason), length
+        assert state.report["patch"] == expected.report["patch"]
+        assert {name: node.status for name, node in state.nodes.items()} == {
+            name: node.status for name, node in expected.nodes.items()
+        }
+        over = {e.step for e in whole[:length] if e.type is Kind.STEP_COMPLETED}
+        over |= {f"{e.step}/profile" for e in whole[:length] if e.type is Kind.NODE_ENDED and e.step == "two"}
+        assert over.isdisjoint(step.rpartition(".")[0] for step in journal), (length, journal)
+        assert len(journal) == len(set(journal)), (length, journal)
+        assert house.logs[-1].check(artifacts=house.artifacts()).problems == ()
+        house.logs[-1].close()
+
+
+def _as_it_stood(home: Path, events: Any, new_home: Path) -> House:
+    """A home whose log ends with `events`, as after kill -9 behind the last of them."""
+    shutil.copytree(home / "artifacts", new_home / "artifacts")
+    with open_log(StoreSettings(), new_home) as log:
+        log.append_blocking([_again(event) for event in events])
+    return House(new_home)
+
+
+def _again(event: Event) -> NewEvent:
+    return NewEvent(**{each.name: getattr(event, each.name) for each in fields(NewEvent)})
+
+
+async def _carried_to_its_end(house: House, journal: list[str], run_id: str) -> Any:
+    orchestrator = house.start(TwoWays(journal), life="life-2")
+    await orchestrator.resume()
+    state = await orchestrator.state(run_id)
+    if state.status is not Status.PARKED:
+        state = await ended(orchestrator, run_id)
+    if state.status is Status.PARKED and state.approvals["gate"].approved is None:
+        await orchestrator.decide(run_id, None, approved=True, by="ann")
+        state = await ended(orchestrator, run_id)
+    if state.status is Status.PARKED:
+        await orchestrator.resume([run_id])
+        state = await ended(orchestrator, run_id)
+    return state
