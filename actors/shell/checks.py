@@ -84,12 +84,20 @@ class Check:
             checked = await self.now()
         except WorkspaceLost:
             return
-        if self.best is None and checked.failing is None and self._may_be_offered(checked):
-            self.best = self._improvement(checked.changes, ())
+        if checked.words == _UNTESTED:
+            self._offer(checked.changes, checked.digest)
 
-    def _may_be_offered(self, checked: Checked) -> bool:
-        is_new = checked.digest not in (self._request.tree.digest, *self._request.rejected)
-        return bool(checked.changes) and is_new and checked.words == _UNTESTED
+    def rest(self) -> None:
+        """Offer what is there untested, where nothing tested is better than what the work began with."""
+        found = candidate(self._request.base, self._workspace.tree, self._request.profile.protected)
+        digest = self._request.base.with_files(found.changes).digest
+        if not any(digest == tested for tested, *_ in self._known):
+            self._offer(found.changes, digest)
+
+    def _offer(self, changes: Changes, digest: str) -> None:
+        is_new = digest not in (self._request.tree.digest, *self._request.rejected)
+        if self.best is None and changes and is_new:
+            self.best = self._improvement(changes, ())
 
     async def _checked(self, found: Candidate, digest: str) -> Checked:
         left_out = words.left_out(found)

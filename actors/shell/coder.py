@@ -86,6 +86,9 @@ class Finished:
 
     async def now(self) -> Checked:
         """What of the workspace is a change that may be made."""
+        return self._look()
+
+    def _look(self) -> Checked:
         found = candidate(self._base, self._workspace.tree, self._protected)
         changes = {path: file for path, file in found.changes.items() if file is not None}
         removed = dict.fromkeys(found.changes.keys() - changes.keys(), "a file is not removed for a goal")
@@ -103,7 +106,11 @@ class Finished:
 
     async def last(self) -> None:
         """What is there at the end counts, submitted or not."""
-        await self.now()
+        self._look()
+
+    def rest(self) -> None:
+        """The same: nothing needs to be run for it."""
+        self._look()
 
 
 def _written(engine: Engine, check: Finished, spent: Spent) -> Written:

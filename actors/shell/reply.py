@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from orchestrator.errors import AgentError
@@ -23,7 +24,7 @@ _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[ \t]*([\w.+-]*)[ \t]*$")
 _HEREDOC = re.compile(r"(?<!<)<<(-?)[ \t]*(?:'([^'\n]+)'|\"([^\"\n]+)\"|\\?([A-Za-z_][\w.-]*))")
 _THOUGHT = re.compile(r"\s*<(think|thinking|reasoning)>", re.IGNORECASE)
 _THOUGHT_ENDS = re.compile(r"</(?:think|thinking|reasoning)>", re.IGNORECASE)
-_TOOL_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+_TOOL_CALL = ("<tool_call>", "</tool_call>")
 _SUBMITS = re.compile(rf"(?:^|\n|&&|;)[ \t]*(?:echo[ \t]+[\"']?{DONE}[\"']?|submit)[ \t;]*$")
 
 
@@ -82,8 +83,11 @@ def _answer(reply: str) -> str:
 
 def _structured(text: str) -> str | None:
     """The command of a JSON action, as guided decoding and models' tool calls give it."""
-    call = _TOOL_CALL.search(text)
-    body = (call.group(1) if call else text).strip()
+    begins, ends = _TOOL_CALL
+    # By `find`: a pattern would look for the end again from every beginning.
+    begun = text.find(begins)
+    end = text.find(ends, begun) if begun >= 0 else -1
+    body = (text[begun + len(begins) : end] if end >= 0 else text).strip()
     if not body.startswith("{"):
         return None
     try:
@@ -126,12 +130,13 @@ class _Block:
 
 def _blocks(lines: list[str]) -> list[_Block]:
     found, at = [], 0
+    ends = _Ends(lines)
     while at < len(lines):
         opened = _FENCE.match(lines[at]) if len(lines[at]) < 200 else None
         if opened is None:
             at += 1
             continue
-        end = _end(lines, at + 1, opened.group(1))
+        end = _end(lines, at + 1, opened.group(1), ends)
         body = "\n".join(lines[at + 1 : end])
         language = opened.group(2).casefold()
         until = min(end + 1, len(lines))
@@ -140,25 +145,40 @@ def _blocks(lines: list[str]) -> list[_Block]:
     return found
 
 
-def _end(lines: list[str], start: int, fence: str) -> int:
+def _end(lines: list[str], start: int, fence: str, ends: _Ends) -> int:
     """The line of the closing fence; a fence inside a here-document is text of a file."""
     at = start
     while at < len(lines):
         closed = _FENCE.match(lines[at]) if len(lines[at]) < 200 else None
         if closed and not closed.group(2) and closed.group(1).startswith(fence):
             return at
-        at = _after_heredocs(lines, at)
+        at = ends.after_heredocs(at)
     return len(lines)
 
 
-def _after_heredocs(lines: list[str], at: int) -> int:
-    """The line after `at`, or after the here-documents that it opens, as far as they end."""
-    next_line = at + 1
-    for found in _HEREDOC.finditer(lines[at]):
-        word = found.group(2) or found.group(3) or found.group(4)
-        for number in range(next_line, len(lines)):
-            line = lines[number].lstrip("\t") if found.group(1) else lines[number]
-            if line == word:
-                next_line = number + 1
-                break
-    return next_line
+class _Ends:
+    """Where each here-document of some lines would end; every line is looked at once."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self._lines = lines
+        self._at: dict[tuple[bool, str], list[int]] | None = None
+
+    def after_heredocs(self, at: int) -> int:
+        """The line after `at`, or after the here-documents that it opens, as far as they end."""
+        next_line = at + 1
+        for found in _HEREDOC.finditer(self._lines[at]):
+            word = found.group(2) or found.group(3) or found.group(4)
+            places = self._places().get((bool(found.group(1)), word), [])
+            place = bisect_left(places, next_line)
+            if place < len(places):
+                next_line = places[place] + 1
+        return next_line
+
+    def _places(self) -> dict[tuple[bool, str], list[int]]:
+        """The lines that are some word alone, by whether tabs before it are left out."""
+        if self._at is None:
+            self._at = {}
+            for number, line in enumerate(self._lines):
+                self._at.setdefault((False, line), []).append(number)
+                self._at.setdefault((True, line.lstrip("\t")), []).append(number)
+        return self._at

@@ -60,6 +60,10 @@ class Checks(Protocol):
         """Look at it at the end."""
         ...
 
+    def rest(self) -> None:
+        """Where nothing better was reached, take what is there as it is: nothing can be run any more."""
+        ...
+
 
 class ShellWork:
     """The turns of one piece of work.
@@ -95,10 +99,12 @@ class ShellWork:
     async def run(self, wall_s: float) -> Spent:
         """Work until it is over; what was reached is with `check`.
 
+        Whatever ends it, the difference that the workspace has by then is not lost.
+
         Raises:
             PromptTooLong: The task alone does not fit.
-            MachineError: The engine or the sandbox cannot be used, and nothing was reached yet.
-            BudgetSpent: The run may ask no model any more, and nothing was reached yet.
+            MachineError: The engine or the sandbox cannot be used, and nothing was changed yet.
+            BudgetSpent: The run may ask no model any more, and nothing was changed yet.
         """
         try:
             async with asyncio.timeout(min(wall_s, self._settings.wall_s)):
@@ -107,9 +113,12 @@ class ShellWork:
                     await self._check.last()
         except TimeoutError:
             self.spent.ended = "wall time"
+            self._check.rest()
         except WorkspaceLost:
             self.spent.ended = "sandboxes"
+            self._check.rest()
         except (MachineError, BudgetSpent) as error:
+            self._check.rest()
             if self._check.best is None:
                 raise
             self.spent.ended = error.message

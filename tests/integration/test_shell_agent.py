@@ -490,6 +490,35 @@ async def test_a_goal_whose_turns_run_out_gives_what_is_there() -> None:
     assert set(written.files) == {"shop/page.py"}
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        EngineDown("gone", "start it"),
+        BudgetSpent("no tokens left"),
+        Reply(text="x", usage=Usage(prompt=9**9)),
+    ],
+)
+async def test_a_goal_that_something_else_ends_gives_what_is_there(end: Exception | Reply) -> None:
+    written = await code(Agent([say(COUNT), end, say("ls")], code_files=1))
+
+    assert set(written.files) == {"shop/page.py"}
+
+
+async def test_a_goal_whose_wall_time_runs_out_gives_what_is_there() -> None:
+    written = await code(Agent([say(COUNT), say("sleep 1000")], code_files=1, wall_s=6.0))
+
+    assert b"def count" in written.files["shop/page.py"].content
+
+
+async def test_a_change_that_no_test_could_look_at_any_more_is_offered_untested() -> None:
+    # Its tests hang, so that the time is over before anything is known of the change.
+    hang = "printf 'import time\\ntime.sleep(900)\\n' >> shop/page.py"
+    result = await Agent([say(f"{hang}; {MEND_PRICE}")]).repair(wall_s=8.0)
+
+    assert result.best is not None and set(result.best.changes) == {"shop/page.py", "shop/price.py"}
+    assert not result.exhausted
+
+
 async def test_a_goal_that_changes_nothing_is_an_error() -> None:
     with pytest.raises(AgentError, match="changed nothing in 2 turns"):
         await code(Agent([say("ls")] * 2, code_files=1, turns=2))

@@ -114,3 +114,27 @@ def test_a_structured_action_is_read_to_the_letter(command: str) -> None:
     read = read_command(json.dumps({"thought": "x", "command": command}))
 
     assert read.submits or read.text == command.replace("\r\n", "\n").strip("\n")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "<tool_call>" * 18_000,
+        "```bash\n" + "cat <<EOF\n" * 19_000,
+        "```bash\n" + "".join(f"cat <<A{n} <<-B{n}\n" for n in range(9_000)),
+        "```bash\n" + "<<E" * 60_000,
+    ],
+    ids=["tool calls", "one word", "many words", "one line"],
+)
+def test_what_never_ends_is_read_in_one_pass(reply: str) -> None:
+    # Looked for from each beginning, the ends of these cost minutes.
+    with pytest.raises(AgentError, match=r"no command block|does not end"):
+        read_command(reply)
+
+
+def test_here_documents_end_where_a_shell_ends_them() -> None:
+    body = "cat <<A <<-'B'\n```\nA\n\t```\n\tB\necho done"
+
+    assert text_of(f"```bash\n{body}\n```\nand so on") == body
+    # One whose word never comes holds nothing back.
+    assert text_of("```bash\ncat <<A\nx\n```\n") == "cat <<A\nx"
