@@ -110,6 +110,7 @@ class Bubblewrap(Supervised):
             "bwrap": bwrap,
             "plain": False,
             "polled": False,
+            "spaces": [WORK, "/tmp", "/dev/shm"],  # noqa: S108 - inside
             "seccomp": program().hex(),
             "before": _before(),
             "mounts": list(job.layer.mounts),

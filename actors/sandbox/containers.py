@@ -46,7 +46,6 @@ _START = f"import sys; sys.path.append({_SUPERVISOR!r}); from actors.sandbox.sup
 _UNCOUNTED = (
     1 << 20
 )  # all containers share the user id that the kernel would count by; `pids_limit` bounds each
-_INODES_PER_MIB = 256
 _PLACES = ("/var/run/docker.sock", "/run/podman/podman.sock")
 # What a runtime masks by itself, and the rest of /sys but the cgroup.
 _MASKED = (
@@ -117,9 +116,7 @@ class Containers(Supervised):
     def _limits(self, memory_bytes: int) -> dict[str, Any]:
         """Arguments of `create_host_config`: what confines and bounds a container."""
         settings = self.settings
-        disk = (
-            f"rw,exec,nosuid,nodev,size={settings.disk_mib}m,nr_inodes={settings.disk_mib * _INODES_PER_MIB}"
-        )
+        disk = f"rw,exec,nosuid,nodev,size={settings.disk_mib}m,nr_inodes={settings.inodes}"
         return {
             "network_mode": "none",
             "read_only": True,

@@ -59,6 +59,7 @@ class Plain(Supervised):
             "polled": True,
             "own": [],
             "folder": str(home),
+            "spaces": [f"{home}/work", f"{home}/tmp"],  # noqa: S108 - its own
             "argv": [
                 *(python, "-I", "-S", "-B", f"{home}/trusted/boot.py", f"{home}/work", *self.rlimits(), "--"),
                 *self.confinement(home),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from orchestrator.verdict import Level
 
 ACCEPT = "I-accept-that-generated-code-runs-as-me"
+_BOUNDS = ("timeout_s", "cpu_s", "memory_mib", "processes", "disk_mib", "inodes", "file_mib", "output_kib")
 PROVIDERS = ("auto", "bubblewrap", "docker", "landlock")
 
 
@@ -26,6 +27,9 @@ class SandboxSettings:
     timeout_s: float = 300.0
     """Wall seconds after which a run's whole process tree is killed."""
 
+    cpu_s: float = 1800.0
+    """CPU seconds of all processes of one sandbox together, after which they are killed."""
+
     memory_mib: int = 1024
     """Memory of all processes of one sandbox together, files in its memory folders included."""
 
@@ -34,6 +38,9 @@ class SandboxSettings:
 
     disk_mib: int = 512
     """Size of the sandbox's /work and of its /tmp, both in memory."""
+
+    inodes: int = 100_000
+    """Files and folders that one sandbox may hold in /work, and as many in /tmp."""
 
     file_mib: int = 256
     """Largest single file that code in the sandbox may write."""
@@ -50,7 +57,7 @@ class SandboxSettings:
             raise ValueError(
                 f"sandbox.provider is {self.provider!r}; it has to be one of {', '.join(PROVIDERS)}"
             )
-        for name in ("timeout_s", "memory_mib", "processes", "disk_mib", "file_mib", "output_kib"):
+        for name in _BOUNDS:
             if getattr(self, name) <= 0:
                 raise ValueError(f"sandbox.{name} is {getattr(self, name)}; it has to be above 0")
         if self.allow_unsandboxed not in ("", ACCEPT):

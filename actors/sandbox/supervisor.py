@@ -28,12 +28,21 @@ from pathlib import Path
 from typing import Any
 
 from actors.sandbox.folders import remove_folder
-from actors.sandbox.limits import Group, Inherited, proportional_bytes, read_cpu, tree, tree_usage
+from actors.sandbox.limits import (
+    Group,
+    Inherited,
+    mounted_space,
+    proportional_bytes,
+    read_cpu,
+    space,
+    tree,
+    tree_usage,
+)
 from actors.sandbox.staging import Refused, free_uid, reachable, reveal
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36
 _LOW_FDS = 20
-_POLL_S = 0.05
+_POLL_S, _CHECK_S = 0.05, 0.25
 _PIPE = 1 << 16
 
 
@@ -82,6 +91,7 @@ class Supervisor:
         self.stream: int | None = None
         self.inwards = bytearray()
         self.cpu_before = 0.0
+        self.why = ""
         self.end = "exited"
         self.peak = 0
         self.exit_status: int | None = None
@@ -217,7 +227,7 @@ class Supervisor:
     def _watch(self, deadline: float | None) -> None:
         self.over = False
         polled = self.group is None
-        next_look = 0.0
+        next_look = next_check = 0.0
         while not self.over:
             now = time.monotonic()
             if deadline is not None and now >= deadline:
@@ -227,14 +237,18 @@ class Supervisor:
             if polled and now >= next_look:
                 next_look = now + _POLL_S
                 self._look()
-            waits = min(_POLL_S if polled else 1.0, max(0.0, deadline - now) if deadline else 1.0)
+            if now >= next_check:
+                self._check()
+                # A slow look at a full folder must not become all that is done.
+                next_check = now + max(_CHECK_S, 4 * (time.monotonic() - now))
+            waits = min(_POLL_S if polled else _CHECK_S, max(0.0, deadline - now) if deadline else _CHECK_S)
             for key, _ in self.selector.select(waits):
                 if not self.over:
                     key.data(key.fd)
         return None
 
-    def _stop(self, end: str) -> None:
-        self.end, self.over = end, True
+    def _stop(self, end: str, why: str = "") -> None:
+        self.end, self.over, self.why = end, True, why
 
     def _owner_gone(self, fd: int) -> None:
         data = _read(fd)
@@ -313,14 +327,37 @@ class Supervisor:
         if self.init is None:
             return
         resident, threads, _ = tree_usage(self.init)
-        if resident > self.request["memory_bytes"]:
+        files = 0 if self.request["plain"] else sum(held for held, _ in self._spaces())
+        if resident + files > self.request["memory_bytes"]:
             exact = proportional_bytes(self.init)
             resident = resident if exact is None else exact
+        resident += files
         self.peak = max(self.peak, resident)
         if resident > self.request["memory_bytes"]:
             self._stop("out_of_memory")
         elif threads > self.request["processes"] + 8:
             self._stop("killed")
+
+    def _check(self) -> None:
+        """What nothing else bounds: CPU time, inodes, and disk where folders have no size of their own."""
+        if self.init is None:
+            return None
+        used = read_cpu(self.group.cpu_file) - self.cpu_before if self.group else tree_usage(self.init)[2]
+        if used > self.request["cpu_s"]:
+            return self._stop("timeout", f"ended after {self.request['cpu_s']:g} s of CPU time")
+        for held, inodes in self._spaces():
+            if inodes > self.request["inodes"]:
+                return self._stop("killed", f"ended for more than {self.request['inodes']} files in a folder")
+            if held > self.request["disk_bytes"] and self.request["plain"]:
+                mib = self.request["disk_bytes"] >> 20
+                return self._stop("killed", f"ended for more than {mib} MiB in a folder")
+        return None
+
+    def _spaces(self) -> list[tuple[int, int]]:
+        """Bytes and inodes in each place that the sandbox writes."""
+        if self.request["plain"]:
+            return [space(path, self.request["inodes"]) for path in self.request["spaces"]]
+        return [mounted_space(f"/proc/{self.init}/root{path}") for path in self.request["spaces"]]
 
     # ---- end
 
@@ -336,6 +373,10 @@ class Supervisor:
             if key.data in (self._take_output, self._take_records):
                 self._drain(key.fd, self.output if key.data == self._take_output else self.records)
             self.selector.unregister(key.fd)
+        if self.why:
+            note = f"\nraysmith: {self.why}\n".encode()
+            self.output[self.request["output_bytes"] - len(note) :] = note
+            self.why = ""
 
     def _drain(self, fd: int, into: bytearray) -> None:
         most = self.request["output_bytes" if into is self.output else "record_bytes"]

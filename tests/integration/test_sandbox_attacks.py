@@ -10,14 +10,17 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from actors.sandbox.bubblewrap import Bubblewrap, Supervised
 from actors.sandbox.containers import Containers, connect
+from actors.sandbox.folders import PREFIX as FOLDERS
 from actors.sandbox.layer import build_layer
 from actors.sandbox.limits import PREFIX, ROOT, sweep
 from actors.sandbox.limits import started as birth
@@ -164,6 +167,46 @@ print(json.dumps(found))
         assert found[place][1] <= 17
     for place in ("/dev", "/", "/usr", "/env", "/trusted", "/etc"):
         assert found[place] in (["EROFS", 0], ["EACCES", 0])
+
+
+@pytest.mark.parametrize("provider", that_hold("landlock"), indirect=True)
+def test_a_folder_on_the_hosts_disk_is_bounded_by_looking(provider: str) -> None:
+    done = run(
+        "import time\n"
+        "for number in range(12):\n"
+        "    with open(f'fill{number}', 'wb') as file: file.write(b'x' * (4 << 20))\n"
+        "time.sleep(19)"
+    )
+
+    assert done.end is RunEnd.KILLED
+    assert b"more than 16 MiB" in done.output
+    assert list(Path(tempfile.gettempdir()).glob(f"{FOLDERS}{os.getpid()}-*")) == []
+
+
+def test_empty_files_are_bounded() -> None:
+    done = run(
+        "import itertools\nfor number in itertools.count(): open(str(number), 'w').close()",
+        settings=replace(SMALL, inodes=2000),
+    )
+
+    assert done.end is RunEnd.KILLED or b"No space left on device" in done.output
+    assert done.exit_code != 0
+    assert done.wall_s < 15
+
+
+def test_cpu_time_of_all_processes_is_bounded() -> None:
+    name = mark()
+
+    done = run(
+        f"{name!r}\nimport os\nfor _ in range(3):\n    if os.fork() == 0:\n"
+        "        while True: pass\nos.wait()",
+        settings=replace(SMALL, cpu_s=1),
+    )
+
+    assert done.end is RunEnd.TIMEOUT
+    assert b"1 s of CPU time" in done.output
+    assert 1 < done.cpu_s < 3
+    assert processes(name) == []
 
 
 def test_one_file_has_a_size() -> None:
