@@ -4,7 +4,7 @@
 
 Every run leaves a daemon, files and a deep folder behind on purpose. In every tenth the supervisor is killed
 with SIGKILL in the middle, in every tenth the process that owns it. Counted before and afterwards: processes
-with the runs' mark, zombies of this process, its open files, mounts, cgroups and temporary folders whose owner
+with the mark, zombies of this process, its open files, mounts, cgroups and temporary folders whose owner
 is gone. One run more, at the end, sweeps what a killed pair left, as any later run does.
 """
 
