@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 
 from actors.blocks import Block, Broken, Edit, Removal, WholeFile
 from actors.elision import elided
@@ -21,6 +22,8 @@ _SMALL = 4
 # Blocks of one reply that are tried, and that may fail before the rest is left untried.
 MAX_BLOCKS = 400
 MAX_PROBLEMS = 20
+# Bytes of the tree that are looked through for edits that name no file, over a whole reply.
+MAX_LOOKED_THROUGH = 1 << 30
 _PROSE = (".md", ".markdown", ".mdx", ".rst", ".txt")
 _KEYED = (".yaml", ".yml", ".toml", ".ini", ".cfg", ".conf", ".env", ".properties")
 _KEY = re.compile(r"[\w.\"'-]+(?=\s*[:=])|\[[^\]]+\]")
@@ -197,6 +200,8 @@ class _Work:
         self.changes: dict[str, File | None] = {}
         self.problems: list[Problem] = []
         self.applied: list[tuple[str, Block]] = []
+        self.looked_through = 0
+        self.names: dict[str, list[str]] | None = None
 
     def add(self, block: Block) -> None:
         """Apply one block, or note why not."""
@@ -246,10 +251,19 @@ class _Work:
             if other in self.tree.files:
                 return other
         if isinstance(block, Edit) and block.search and not path.startswith(("/", "~", ".")):
-            ending = [each for each in self.tree.files if each.endswith(f"/{path}")]
+            named = self._by_name().get(PurePosixPath(path).name, ())
+            ending = [each for each in named if each.endswith(f"/{path}")]
             if len(ending) == 1 and self._stands_in(ending[0], block):
                 return ending[0]
         return path
+
+    def _by_name(self) -> Mapping[str, Sequence[str]]:
+        """The tree's paths by their last part."""
+        if self.names is None:
+            self.names = defaultdict(list)
+            for path in self.tree.files:
+                self.names[path.rpartition("/")[2]].append(path)
+        return self.names
 
     def _stands_in(self, path: str, edit: Edit) -> bool:
         """Whether the lines that `edit` searches for stand in the file to the letter."""
@@ -265,8 +279,22 @@ class _Work:
         """The one file that holds what is searched for, to the letter; None where that is too little."""
         if len("".join(edit.search).strip()) < 12:
             return None
-        homes = [path for path in self.tree.files if self._stands_in(path, edit)]
+        homes = [path for path in self._holders(edit) if self._stands_in(path, edit)]
         return homes[0] if len(homes) == 1 else None
+
+    def _holders(self, edit: Edit) -> list[str]:
+        """Files whose bytes hold what is searched for; none once a reply has had too many bytes looked through."""
+        wanted = [end.join(edit.search).encode("utf-8", "replace") for end in ("\n", "\r\n")]
+        found = []
+        for path, file in self.tree.files.items():
+            # One that was changed may hold it by now.
+            now = self.changes.get(path, file)
+            self.looked_through += len(now.content) if now else 0
+            if self.looked_through > MAX_LOOKED_THROUGH:
+                return []
+            if now is not None and any(each in now.content for each in wanted):
+                found.append(path)
+        return found
 
     def _text(self, path: str) -> _Text | None:
         """The file as it stands now; None where there is none, or none of text."""

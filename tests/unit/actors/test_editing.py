@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors import editing
 from actors.editing import MAX_PROBLEMS, Applied, apply_blocks
 from actors.matching import NoMatch, locate, nearest
 from actors.parsing import parse
@@ -264,3 +265,37 @@ def test_a_million_characters_of_anything_take_seconds(reply: str) -> None:
 
     # Two to four seconds at most; what is not linear takes minutes.
     assert time.process_time() - began < 20
+
+
+def test_of_a_huge_tree_only_files_that_hold_an_edit_are_read_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {f"pkg/m{n}/mod_{n}.py": File(content=f"value_of_it = {n}\n".encode()) for n in range(3000)}
+    files["pkg/crlf.txt"] = File(content=b"first of two\r\nlast of the two\r\n")
+    read: list[str] = []
+    of = editing._Text.of
+    monkeypatch.setattr(editing._Text, "of", lambda text: read.append(text) or of(text))
+
+    found = applied(
+        edit("", "value_of_it = 1234", "value_of_it = 0")
+        + edit("", "first of two\nlast of the two", "one\ntwo")
+        + edit("mod_7.py", "value_of_it = 7", "value_of_it = 70"),
+        Tree(files=files),
+    )
+
+    assert {path: file.content for path, file in found.changes.items() if file} == {
+        "pkg/m1234/mod_1234.py": b"value_of_it = 0\n",
+        "pkg/crlf.txt": b"one\r\ntwo\r\n",
+        "pkg/m7/mod_7.py": b"value_of_it = 70\n",
+    }
+    assert len(read) < 30
+
+
+def test_no_reply_has_the_tree_looked_through_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(editing, "MAX_LOOKED_THROUGH", sum(len(text) for text in FILES.values()) + 20)
+
+    found = applied(
+        edit("", "def f():\n    return 1", "def f():\n    return 7")
+        + edit("", "def g():\n    return 2", "def g():\n    return 8")
+    )
+
+    assert set(found.changes) == {"a.py"}
+    assert ["which file" in problem.reason for problem in found.problems] == [True]
