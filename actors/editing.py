@@ -283,7 +283,7 @@ class _Work:
         return homes[0] if len(homes) == 1 else None
 
     def _holders(self, edit: Edit) -> list[str]:
-        """Files whose bytes hold what is searched for; none once a reply has had too many bytes looked through."""
+        """Files whose bytes hold what is searched for; none once too many bytes were looked through."""
         wanted = [end.join(edit.search).encode("utf-8", "replace") for end in ("\n", "\r\n")]
         found = []
         for path, file in self.tree.files.items():
