@@ -123,6 +123,7 @@ class TestProfile:
         protected: Paths of the base that a candidate cannot change.
         fixed_order: The base gives other outcomes in another order, so only its own counts.
         flaky: Ids that gave different outcomes on the base under equal conditions.
+        judge: The strongest judge under which the base shows the same outcomes.
     """
 
     expected: Mapping[str, Outcome]
@@ -132,6 +133,7 @@ class TestProfile:
     protected: frozenset[str] = frozenset()
     fixed_order: bool = False
     flaky: frozenset[str] = frozenset()
+    judge: JudgeKind = JudgeKind.IN_PROCESS
 
     @property
     def failing(self) -> tuple[str, ...]:

@@ -8,20 +8,28 @@ from dataclasses import replace
 
 from actors.judge import twins
 from actors.judge.assemble import Assembled
+from actors.judge.separate import run_apart
 from actors.judge.suite import Suite, run_suite
 from actors.sandbox.layer import Layer
 from actors.sandbox.port import Sandbox
 from orchestrator.steps import TestRequest
-from orchestrator.verdict import TestRun
+from orchestrator.tree import Tree
+from orchestrator.verdict import JudgeKind, TestProfile, TestRun, judge
+
+_CONTRADICTION = "what passes beside the tests does not pass in a process of its own"
 
 
 async def run_candidate(
     sandbox: Sandbox, layer: Layer, request: TestRequest, assembled: Assembled
 ) -> TestRun:
-    """Run the suite on an assembled candidate, with twins beside its run in the suite's own order.
+    """Test an assembled candidate by the strongest judge that its profile allows.
+
+    What is green in processes apart is believed as it is. What is not is run again in one process, whose
+    words are better; when it is green there, either the tests need more than plain data, and the weaker
+    judge's word stands as such, or the two judges contradict each other.
 
     Raises:
-        SandboxError: The sandbox could not be started or broke.
+        SandboxError: A sandbox could not be started or broke.
     """
     profile = request.profile
     suite = Suite(
@@ -33,17 +41,34 @@ async def run_candidate(
         tests=profile.protected & {test.partition("::")[0] for test in profile.expected},
     )
     seed = 0 if profile.fixed_order else request.seed
-    real = run_suite(sandbox, layer, assembled.tree, suite, seed=seed, timeout_s=request.timeout_s)
+    where = (sandbox, layer, assembled.tree, suite)
+    more: tuple[str, ...] = ()
+    if profile.judge is not JudgeKind.IN_PROCESS:
+        shown = await run_apart(*where, seed=seed, timeout_s=request.timeout_s)
+        if _is_green(profile, shown.run) and not shown.notes:
+            return replace(shown.run, dropped=assembled.dropped)
+        more = () if shown.notes else (_CONTRADICTION,)
+    run, contradicted = await _beside(*where, request=request, seed=seed)
+    if not _is_green(profile, run):
+        more = ()
+    return replace(run, findings=(*assembled.findings, *more, *contradicted), dropped=assembled.dropped)
+
+
+def _is_green(profile: TestProfile, run: TestRun) -> bool:
+    return judge(profile, [run], runs_needed=1).certified
+
+
+async def _beside(
+    sandbox: Sandbox, layer: Layer, tree: Tree, suite: Suite, *, request: TestRequest, seed: int
+) -> tuple[TestRun, tuple[str, ...]]:
+    """A run with the code in the judge's own interpreter, and what its twins say of it."""
+    real = run_suite(sandbox, layer, tree, suite, seed=seed, timeout_s=request.timeout_s)
     # The base's own code has nobody to agree with; one run of a certificate's is compared.
     if not suite.added or request.seed:
-        return _with_findings((await real).run, assembled)
-    made = twins.make(assembled.tree, profile.expected, seed=secrets.randbits(64))
+        return (await real).run, ()
+    made = twins.make(tree, request.profile.expected, seed=secrets.randbits(64))
     if not made.tests:
-        return _with_findings((await real).run, assembled)
+        return (await real).run, ()
     other = run_suite(sandbox, layer, made.tree, suite, timeout_s=request.timeout_s)
     shown, altered = await asyncio.gather(real, other)
-    return _with_findings(shown.run, assembled, twins.contradictions(made, shown.run, altered.run))
-
-
-def _with_findings(run: TestRun, assembled: Assembled, more: tuple[str, ...] = ()) -> TestRun:
-    return replace(run, findings=(*assembled.findings, *more), dropped=assembled.dropped)
+    return shown.run, twins.contradictions(made, shown.run, altered.run)

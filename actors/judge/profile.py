@@ -21,13 +21,14 @@ from collections.abc import Iterable
 from actors.judge.assemble import is_test, protected_paths
 from actors.judge.config import Configuration, find, options, plugins
 from actors.judge.records import Cause
+from actors.judge.separate import Apart, may_be_apart, run_apart
 from actors.judge.suite import Shown, Suite, run_suite, source_roots
 from actors.sandbox.layer import Layer, importable_names
 from actors.sandbox.port import Sandbox
 from orchestrator.errors import MachineError, TaskError
 from orchestrator.steps import Profiled, ProfileRequest
 from orchestrator.tree import Tree
-from orchestrator.verdict import Outcome, RunEnd, TestProfile, TestRun
+from orchestrator.verdict import JudgeKind, Outcome, RunEnd, TestProfile, TestRun
 
 _SHUFFLE = 1
 _NOTHING_COLLECTED, _USAGE, _INTERNAL = 5, 4, 3
@@ -48,9 +49,10 @@ async def profile_base(sandbox: Sandbox, layer: Layer, request: ProfileRequest) 
         SandboxError: Nothing can be run here.
     """
     suite = read_suite(request, layer)
-    own, other = await asyncio.gather(
+    own, other, apart = await asyncio.gather(
         run_suite(sandbox, layer, request.tree, suite, timeout_s=request.timeout_s),
         run_suite(sandbox, layer, request.tree, suite, seed=_SHUFFLE, timeout_s=request.timeout_s),
+        _apart(sandbox, layer, request, suite),
     )
     _refuse_broken(own, request, layer, suite)
     unread = await _unread(sandbox, layer, request, suite, own)
@@ -69,8 +71,24 @@ async def profile_base(sandbox: Sandbox, layer: Layer, request: ProfileRequest) 
         protected=suite.protected,
         fixed_order=bool(differing - flaky),
         flaky=flaky,
+        judge=_strongest(own.run, apart, flaky),
     )
     return Profiled(profile=profile, run=own.run)
+
+
+async def _apart(sandbox: Sandbox, layer: Layer, request: ProfileRequest, suite: Suite) -> Apart | None:
+    """What the base shows with its code in a process of its own; None when its tests rule that out."""
+    if not may_be_apart(request.tree, suite):
+        return None
+    return await run_apart(sandbox, layer, request.tree, suite, timeout_s=request.timeout_s)
+
+
+def _strongest(beside: TestRun, apart: Apart | None, flaky: frozenset[str]) -> JudgeKind:
+    """The judge that candidates get: apart where that shows of the base what one process shows."""
+    if apart is None or apart.notes or not apart.calls:
+        return JudgeKind.IN_PROCESS
+    same = not _differ(beside, apart.run) - flaky and beside.collected == apart.run.collected
+    return apart.run.judge if same and apart.run.complete and beside.complete else JudgeKind.IN_PROCESS
 
 
 def read_suite(request: ProfileRequest, layer: Layer) -> Suite:

@@ -308,6 +308,14 @@ def beside(name: str, asked: dict[str, Any]) -> types.ModuleType:
     return module
 
 
+def farewell(link: Any, exit_code: int) -> None:
+    """Tell the judge that the run is over, and wait to be ended by it."""
+    sys.stdout.flush()
+    told = {"calls": link.calls, "requests": link.requests, "notes": link.notes}
+    link.stream.send({"do": "bye", "exit": exit_code, **told})
+    link.stream.receive()
+
+
 def run() -> int:
     """Read what is asked, run pytest, end with its exit code."""
     asked = json.loads(sys.stdin.buffer.read())
@@ -326,8 +334,14 @@ def run() -> int:
         stubs = beside("stubs", asked)
         stubs.install(asked["stubs"], asked["work"], asked["protected"], blind=asked["blind"])
         asked["is_inexact"] = stubs.is_inexact
+    link = None
+    if asked["apart"]:
+        link = beside("remote", asked).install(beside("wire", asked), beside("raised", asked), asked)
     seen = beside("watch", asked).install(asked["work"], asked["added"], asked["tests"])
-    return int(pytest.main(given, plugins=[Reporter(send, asked, seen)]))
+    exit_code = int(pytest.main(given, plugins=[Reporter(send, asked, seen)]))
+    if link is not None:
+        farewell(link, exit_code)
+    return exit_code
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from actors.judge.records import Cause, read
 from actors.judge.text import clean
 from actors.sandbox.layer import Layer
-from actors.sandbox.port import Job, Sandbox
+from actors.sandbox.port import Completed, Job, Sandbox
 from orchestrator.tree import Tree
 from orchestrator.verdict import CollectionError, JudgeKind, TestRun
 
@@ -21,6 +21,7 @@ _HERE = Path(__file__).parent
 _CONFTEST = re.compile(r"ImportError while loading conftest '(?P<path>[^']+)'")
 _MISSING = re.compile(r"ModuleNotFoundError: No module named '(?P<name>[^']+)'")
 _CURRENT = b"PYTEST_CURRENT_TEST"
+_SHIPPED = ("reporter.py", "stubs.py", "watch.py", "apart/wire.py", "apart/remote.py", "apart/raised.py")
 _USAGE = 4
 _INSTALLABLE = frozenset({"pyproject.toml", "setup.py", "setup.cfg"})
 
@@ -32,6 +33,7 @@ class Suite:
     Attributes:
         added: Files that the candidate added or changed.
         tests: Protected files with tests that decide.
+        apart: Top-level names of code that runs in a process of its own; empty when none does.
     """
 
     arguments: tuple[str, ...] = ()
@@ -40,6 +42,7 @@ class Suite:
     protected: frozenset[str] = frozenset()
     added: frozenset[str] = frozenset()
     tests: frozenset[str] = frozenset()
+    apart: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +76,12 @@ async def run_suite(
         SandboxError: The sandbox could not be started or broke.
     """
     key = secrets.token_bytes(32)
-    asked = {**_asked(suite, tree), "key": key.hex(), "seed": seed, "stubs": list(stubs), "blind": blind}
-    done = await sandbox.run(_job(layer, tree, timeout_s, asked))
+    job = suite_job(layer, tree, suite, key, seed=seed, timeout_s=timeout_s, stubs=stubs, blind=blind)
+    return shown(await sandbox.run(job), key, seed=seed)
+
+
+def shown(done: Completed, key: bytes, *, seed: int) -> Shown:
+    """Read what a process that ran a suite left."""
     told = read(done.records, key)
     output = clean(done.output.decode(errors="replace"), 20_000)
     errors, causes = told.collection_errors, told.causes
@@ -117,6 +124,7 @@ def _asked(suite: Suite, tree: Tree) -> dict[str, Any]:
         "protected": sorted(suite.protected),
         "added": sorted(suite.added),
         "tests": sorted(suite.tests),
+        "apart": sorted(suite.apart),
         "nameless": not any(
             _CURRENT in tree.files[path].content for path in suite.protected & tree.files.keys()
         ),
@@ -140,12 +148,24 @@ def _paths(tree: Tree) -> list[str]:
     return [f"{{work}}/{root}" for root in source_roots(tree)]
 
 
-def _job(layer: Layer, tree: Tree, timeout_s: float, asked: Mapping[str, Any]) -> Job:
+def suite_job(
+    layer: Layer,
+    tree: Tree,
+    suite: Suite,
+    key: bytes,
+    *,
+    seed: int,
+    timeout_s: float,
+    stubs: Sequence[str] = (),
+    blind: bool = False,
+) -> Job:
+    """The process that runs a suite and reports; its arguments are those of `run_suite`."""
+    asked = {**_asked(suite, tree), "key": key.hex(), "seed": seed, "stubs": list(stubs), "blind": blind}
     return Job(
         layer=layer,
         argv=("-I", "-B", "{trusted}/reporter.py"),
         tree=tree,
-        trusted={name: (_HERE / name).read_text() for name in ("reporter.py", "stubs.py", "watch.py")},
+        trusted={Path(name).name: (_HERE / name).read_text() for name in _SHIPPED},
         stdin=json.dumps(asked).encode(),
         environment=process_environment(tree, layer),
         timeout_s=timeout_s,

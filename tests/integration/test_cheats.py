@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -15,7 +16,7 @@ from actors.sandbox.probe import probe
 from actors.sandbox.settings import SandboxSettings
 from orchestrator.steps import ProfileRequest, TestRequest
 from orchestrator.tree import File, Tree
-from orchestrator.verdict import Level, TestProfile, Verdict, judge
+from orchestrator.verdict import JudgeKind, Level, TestProfile, Verdict, judge
 
 SETTINGS = SandboxSettings(timeout_s=15)
 _REPORT = probe(SETTINGS)
@@ -51,7 +52,9 @@ BASE = tree({"calc.py": BROKEN, "tests/test_calc.py": TESTS, "pyproject.toml": "
 
 
 def frozen(base: Tree) -> TestProfile:
-    return asyncio.run(Runner(SETTINGS).profile(ProfileRequest(tree=base, timeout_s=15))).profile
+    """A profile under which the weakest judge is asked: the strong one is in `test_judge_apart.py`."""
+    shown = asyncio.run(Runner(SETTINGS).profile(ProfileRequest(tree=base, timeout_s=15)))
+    return replace(shown.profile, judge=JudgeKind.IN_PROCESS)
 
 
 @cache

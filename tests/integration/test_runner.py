@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from orchestrator.errors import MachineError, SandboxError, SandboxTimeout, Task
 from orchestrator.ports import SessionSpec
 from orchestrator.steps import ProfileRequest, TestRequest
 from orchestrator.tree import File, Tree
-from orchestrator.verdict import Level, RunEnd, judge
+from orchestrator.verdict import JudgeKind, Level, RunEnd, judge
 
 SETTINGS = SandboxSettings(timeout_s=30)
 _REPORT = probe(SETTINGS)
@@ -71,9 +72,13 @@ async def test_a_run_tells_what_it_dropped_and_found() -> None:
         {"conftest.py": File(content=b""), "hook.py": File(content=b"import sys\nsys.settrace(print)\n")}
     )
 
-    run = await runner.test(TestRequest(base=BASE, candidate=candidate, profile=shown.profile))
+    weakest = replace(shown.profile, judge=JudgeKind.IN_PROCESS)
+    run = await runner.test(TestRequest(base=BASE, candidate=candidate, profile=weakest))
+    apart = await runner.test(TestRequest(base=BASE, candidate=candidate, profile=shown.profile))
 
-    assert run.dropped == ("conftest.py",)
+    assert run.dropped == apart.dropped == ("conftest.py",)
+    # Added code that cannot reach the judge is nobody's alarm.
+    assert (apart.judge, apart.findings) == (JudgeKind.SEPARATE_PROCESS, ())
     assert run.findings == ("hook.py:2: the added code uses sys.settrace",)
     assert not judge(shown.profile, [run, run]).certified
 
