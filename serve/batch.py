@@ -19,6 +19,7 @@ from orchestrator.errors import RaysmithError, TaskError
 from orchestrator.events import RunState
 from orchestrator.task import Budget, Task, check_id, parse_tests
 from orchestrator.tree import Tree
+from serve.plain_json import dumps
 
 _KEYS = ("id", "path", "goal", "tests", "protect", "budget_s", "graph")
 _DONE_REASONS = ("attempts_exhausted", "budget_exhausted")
@@ -297,7 +298,7 @@ class Results:
         with self._path.open("ab") as out:
             if out.tell() and not _ends_with_newline(self._path):
                 out.write(b"\n")
-            out.write(json.dumps(line, ensure_ascii=True).encode() + b"\n")
+            out.write(dumps(line).encode() + b"\n")
             out.flush()
             os.fsync(out.fileno())
 
@@ -308,7 +309,7 @@ class Results:
         wanted = list(order)
         others = [name for name in self._lines if name not in set(wanted)]
         names = [*others, *(name for name in wanted if name in self._lines)]
-        text = "".join(json.dumps(self._lines[name], ensure_ascii=True) + "\n" for name in names)
+        text = "".join(dumps(self._lines[name]) + "\n" for name in names)
         replace_file(self._path, text.encode())
 
 

@@ -67,9 +67,9 @@ class Screen:
 
     def object(self, value: Mapping[str, Any]) -> None:
         """The one object that `--json` prints."""
-        import json
+        from serve.plain_json import dumps
 
-        print(json.dumps(value, ensure_ascii=True), file=self._out, flush=True)
+        print(dumps(value), file=self._out, flush=True)
 
     def waiting(self, text: str) -> AbstractContextManager[Any]:
         """A spinner while something takes its time, on a terminal only."""

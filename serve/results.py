@@ -10,6 +10,7 @@ from orchestrator.errors import MachineError, RaysmithError, TaskError
 from orchestrator.events import RunState, Status
 from orchestrator.steps import Finding, Severity
 from orchestrator.verdict import Verdict
+from serve.plain_json import exact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +71,7 @@ class Result:
 
 
 _SAME = (
-    *("run_id", "reason", "attempts", "diff", "repairer", "candidates"),
+    *("run_id", "reason", "attempts", "repairer", "candidates"),
     *("gpu_s", "cost_usd", "wall_s", "out", "id"),
 )
 
@@ -85,6 +86,7 @@ def result_from(
     tokens = told.get("tokens", {})
     return Result(
         **{name: told[name] for name in _SAME if name in told},
+        diff=exact(told) if "diff" in told else "",
         status=Status(told["status"]),
         verdict=_verdict(told.get("verdict")),
         files=tuple(told.get("files", ())),

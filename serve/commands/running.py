@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shlex
@@ -17,6 +16,7 @@ from orchestrator.events import RunState
 from orchestrator.task import Task
 from orchestrator.tree import File, Tree
 from serve.commands.door import Door, Ended, Interrupted
+from serve.plain_json import dumps
 from serve.render import clean_lines, event_line, result_lines
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def write_results(folder: Path, result: Mapping[str, Any], diff: bytes) -> Path 
             replace_file(patch, diff)
         else:
             patch.unlink(missing_ok=True)
-        replace_file(folder / "report.json", json.dumps(result, indent=2, ensure_ascii=True).encode() + b"\n")
+        replace_file(folder / "report.json", dumps(result, indent=2).encode() + b"\n")
     except OSError as error:
         raise TaskError(
             f"results cannot be written to {folder}: {error.strerror}", "choose another --out"

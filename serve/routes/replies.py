@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from starlette.responses import JSONResponse
 
+from serve.plain_json import dumps
+
 
 class Json(JSONResponse):
-    """JSON in ASCII: a lone surrogate, which stands for a byte that is not UTF-8, has no encoding."""
+    """JSON in ASCII, as `serve.plain_json` writes it."""
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(content, ensure_ascii=True, separators=(",", ":")).encode()
+        return dumps(content, separators=(",", ":")).encode()

@@ -6,7 +6,6 @@ An event's `id` is its seq in the run. What a client missed is sent first; nothi
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from orchestrator.errors import ReplicaLost
 from orchestrator.events import Event, Kind
+from serve.plain_json import dumps
 from serve.problems import Problem
 from serve.routes.site import Site
 
@@ -85,7 +85,7 @@ async def stream(
 
 def message(event: Event) -> bytes:
     """One event as it goes over the wire. JSON in ASCII has no line break to take care of."""
-    data = json.dumps(asdict(event), ensure_ascii=True, separators=(",", ":"))
+    data = dumps(asdict(event), separators=(",", ":"))
     return f"id: {event.seq}\nevent: {event.type}\ndata: {data}\n\n".encode()
 
 

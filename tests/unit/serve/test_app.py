@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import warnings
+from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -389,7 +390,8 @@ async def test_bytes_that_are_no_text_still_arrive(tmp_path: Path) -> None:
     floor.end(run_id, diff="d" * 64)
 
     async with client(site(tmp_path, floor)) as http:
-        assert (await http.get(f"/runs/{run_id}")).json()["diff"] == "+\udcff\n"
+        told = (await http.get(f"/runs/{run_id}")).json()
+        assert (told["diff"], b64decode(told["diff_base64"])) == ("+\ufffd\n", b"+\xff\n")
         assert (await http.get(f"/runs/{run_id}/diff")).content == b"+\xff\n"
 
 
