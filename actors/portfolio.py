@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -13,7 +13,7 @@ import structlog
 from orchestrator.errors import EngineMissing, RaysmithError
 from orchestrator.ports import Progress, RunnerPool
 from orchestrator.selection import distinct
-from orchestrator.steps import Repaired, RepairRequest, Usage
+from orchestrator.steps import RaceEnd, Racer, Repaired, RepairRequest, Usage
 from orchestrator.tree import Tree
 
 log = structlog.get_logger()
@@ -101,7 +101,9 @@ class Portfolio:
         finally:
             await _stopped(*tasks.values())
         cpu_s = min(request.cpu_s, time.monotonic() - began)
-        return _together(request.base, {name: _outcome(task) for name, task in tasks.items()}, cpu_s)
+        outcomes = {name: _outcome(task) for name, task in tasks.items()}
+        raced = tuple(_racer(*each) for each in outcomes.items())
+        return replace(together(request.base, outcomes, cpu_s), raced=raced)
 
     async def cancel_all(self) -> None:
         """Close the model's engines; the replica ends."""
@@ -167,8 +169,29 @@ def _outcome(task: asyncio.Task[Repaired]) -> Repaired | Exception | None:
     return error
 
 
-def _together(base: Tree, outcomes: dict[str, Repaired | Exception | None], cpu_s: float) -> Repaired:
-    """One outcome of all: a whole candidate before a partial one, a tested one before an untested one."""
+def _racer(name: str, outcome: Repaired | Exception | None) -> Racer:
+    if outcome is None:
+        return Racer(name=name, end=RaceEnd.STOPPED)
+    if isinstance(outcome, RaysmithError):
+        return Racer(
+            name=name,
+            end=RaceEnd.FAILED,
+            code=outcome.code,
+            error=outcome.message,
+            next_move=outcome.next_move,
+        )
+    assert isinstance(outcome, Repaired)  # `together` raises what is not ours
+    return Racer(name=name, end=RaceEnd.ANSWERED, found=outcome if name == SEARCH else None)
+
+
+def together(base: Tree, outcomes: Mapping[str, Repaired | Exception | None], cpu_s: float) -> Repaired:
+    """One outcome of all: a whole candidate before a partial one, a tested one before an untested one.
+
+    Args:
+        base: That candidates are relative to.
+        outcomes: By repairer, tested offers first; None for one that was stopped.
+        cpu_s: What a search that was stopped may have used.
+    """
     errors = [outcomes[name] for name in (MODEL, SHELL, SEARCH) if isinstance(outcomes.get(name), Exception)]
     for error in errors:
         if isinstance(error, Exception) and not isinstance(error, RaysmithError):
@@ -198,6 +221,7 @@ def _together(base: Tree, outcomes: dict[str, Repaired | Exception | None], cpu_
         cpu_s=round(sum(each.cpu_s for each in found) + stopped_s, 3),
         usage=sum((each.usage for each in found), Usage()),
         contexts=tuple(context for each in found for context in each.contexts),
+        answers=tuple(answer for each in found for answer in each.answers),
         exhausted=all(each.exhausted for each in found),
     )
 

@@ -13,6 +13,7 @@ def called(
     """`call` as an event of the run `state`; every turn is an artifact, so one said again is kept once."""
     step, _, attempt = dispatch_id.partition("/")[2].rpartition(".")
     data = {
+        "number": call.number,
         "engine": call.engine,
         "kind": call.kind,
         "provider": call.provider,
@@ -23,6 +24,8 @@ def called(
         "replies": [artifacts.put(_bytes(text)) for text in call.replies],
         "finish_reason": call.finish_reason,
         "error": call.error,
+        "next": call.next_move,
+        "measures": artifacts.put_json(call.measures) if call.measures else None,
         "tokens": {
             "prompt": call.usage.prompt,
             "completion": call.usage.completion,

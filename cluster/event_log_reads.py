@@ -18,7 +18,10 @@ UNFINISHED = tuple(status for status in Status if not status.is_finished)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 # Under these keys an event's data names artifacts; the first two name trees.
 TREE_KEYS = frozenset({"tree", "candidate"})
-ARTIFACT_KEYS = TREE_KEYS | {"patch", "diff", "result", "artifact", "graph_version"}
+ARTIFACT_KEYS = TREE_KEYS | {
+    *("patch", "diff", "result", "artifact", "graph_version"),
+    *("agents", "lessons", "answers", "measures", "replies"),
+}
 
 
 class Contents(Protocol):

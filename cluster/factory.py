@@ -163,6 +163,7 @@ class FactoryActor:
             settings=settings.orchestrator,
             life=settings.life,
             memory=StoreMemory(event_log),
+            agents=settings.agents,
         )
         await self._tell(event_log)
         if settings.adopt_all:

@@ -19,12 +19,12 @@ from orchestrator.context import ContextManifest
 from orchestrator.declaration import Declaration
 from orchestrator.errors import RaysmithError, StaleEpoch
 from orchestrator.events import EFFECTS, Event, Kind, NewEvent, RunState, apply, canonical
-from orchestrator.lessons import signature_of, terms_of
+from orchestrator.lessons import Lesson, signature_of, terms_of
 from orchestrator.patch import Changes
 from orchestrator.ports import Call, EventLog, Memory
 from orchestrator.report import changes_from, changes_json, error_to_json
-from orchestrator.steps import Allowance, EngineCall, Improvement, RepairRequest, Turn
-from orchestrator.task import Task
+from orchestrator.steps import Allowance, Answer, EngineCall, Improvement, RepairRequest, Turn
+from orchestrator.task import Task, allowance_of
 from orchestrator.tree import Tree
 
 T = TypeVar("T")
@@ -100,7 +100,12 @@ class LiveRun:
         return self._kept_changes[node], tuple(self._kept[node].data["failing_tests"])
 
     async def append(self, *events: NewEvent) -> None:
-        """Commit `events` and fold them into `state`."""
+        """Commit `events` and fold them into `state`; both, also for a caller that is cancelled meanwhile."""
+        work = asyncio.create_task(self._appended(events), name="append events")
+        work.add_done_callback(_looked_at)
+        await asyncio.shield(work)
+
+    async def _appended(self, events: Sequence[NewEvent]) -> None:
         async with self._order:
             for event in await self._event_log.append(events):
                 self._fold(event)
@@ -109,10 +114,11 @@ class LiveRun:
     def catch_up(self, events: Sequence[Event]) -> None:
         """Fold what was committed all the same when its append was cancelled."""
         for event in events:
-            if event.seq > self.state.last_seq:
-                self._fold(event)
+            self._fold(event)
 
     def _fold(self, event: Event) -> None:
+        if event.seq <= self.state.last_seq:
+            return
         self.state = apply(self.state, event)
         log.info(str(event.type), run=event.run_id, seq=event.seq, step=event.step, attempt=event.attempt)
         self._remember(event)
@@ -220,7 +226,11 @@ class LiveRun:
                 f"step {dispatch_id} under epoch {epoch} is no longer wanted", "stop working on it"
             )
         if isinstance(news, Turn):
-            await self.append(self._of(call, Kind.STEP_PROGRESS, turn_to_json(news), dispatch_id))
+            told = turn_to_json(news)
+            if news.answers:
+                content = to_json(news.answers, tuple[Answer, ...])
+                told["answers"] = await asyncio.to_thread(self._artifacts.put, content)
+            await self.append(self._of(call, Kind.STEP_PROGRESS, told, dispatch_id))
             return
         data = {
             "failing": len(news.failing),
@@ -241,11 +251,7 @@ class LiveRun:
         await self.append(event)
 
     def _allowance(self) -> Allowance:
-        budget = self.task.budget
-        whole = Allowance(
-            tokens=budget.tokens or None, gpu_s=budget.gpu_s or None, cost_usd=budget.cost_usd or None
-        )
-        return whole.after(self.state.usage)
+        return allowance_of(self.task.budget, self.state.usage)
 
     async def _reminded(self, call: Call[T]) -> Call[T]:
         """`call` with what earlier runs taught, where it is a repair by a model."""
@@ -259,8 +265,10 @@ class LiveRun:
         return replace(call, request=replace(request, lessons=others))
 
     async def _execute(self, dispatch_id: str, call: Call[T], *, epoch: int) -> T:
+        lessons = await asyncio.to_thread(self._lessons_of, call.request)
+
         async def on_dispatched(replica: str, epoch: int) -> None:
-            data = {"replica": replica, "role": str(call.role), "method": call.method}
+            data = {"replica": replica, "role": str(call.role), "method": call.method, **lessons}
             await self.append(self._of(call, Kind.STEP_DISPATCHED, data, dispatch_id, epoch))
 
         async def on_requeued(epoch: int, reason: str) -> None:
@@ -282,6 +290,12 @@ class LiveRun:
         result: T = await self._fleet.execute(dispatch, on_dispatched=on_dispatched, on_requeued=on_requeued)
         return result
 
+    def _lessons_of(self, request: object) -> dict[str, str]:
+        """The lessons that the step is given, for a replay: they come from other runs."""
+        if not isinstance(request, RepairRequest) or not request.lessons:
+            return {}
+        return {"lessons": self._artifacts.put(to_json(request.lessons, tuple[Lesson, ...]))}
+
     def _of(
         self, call: Call[Any], kind: Kind, data: Mapping[str, Any], dispatch_id: str, epoch: int | None = None
     ) -> NewEvent:
@@ -296,10 +310,17 @@ class LiveRun:
         )
 
 
+def _looked_at(work: asyncio.Task[None]) -> None:
+    """A failure that nobody waits for any more is nobody's."""
+    if not work.cancelled():
+        work.exception()
+
+
 def turn_to_json(turn: Turn) -> dict[str, Any]:
     """An agent's turn as the data of `step_progress` keeps it; `turn` tells it from an improvement."""
     told = asdict(turn)
     usage = told.pop("usage")
+    del told["answers"]
     return {"turn": told.pop("number"), **told, "usage": {name: used for name, used in usage.items() if used}}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, repeat
 from typing import Any
@@ -27,9 +27,9 @@ from cluster.live_run import LiveRun, task_to_json
 from cluster.orchestrator_settings import OrchestratorSettings
 from orchestrator.codec import from_json
 from orchestrator.declaration import Declaration, declared
+from orchestrator.endings import cut_off, failed
 from orchestrator.errors import (
     KeyReused,
-    MachineError,
     QueueFull,
     RaysmithError,
     ReplicaLost,
@@ -50,6 +50,8 @@ from orchestrator.tree import Tree
 
 log = structlog.get_logger()
 
+# Settings that prompts and patches depend on. None of them can hold a secret: they go into exports.
+REPLAYED_SETTINGS = ("repair", "reply", "shell")
 STORE_RETRY_S = (0.5, 1, 2, 5, 10)
 
 
@@ -69,12 +71,14 @@ class Orchestrator:
         settings: OrchestratorSettings,
         life: str,
         memory: Memory | None = None,
+        agents: Mapping[str, Any] | None = None,
     ) -> None:
         self._log = event_log
         self._artifacts = artifacts
         self._fleet = fleet
         self._memory = memory
         self._life = life
+        self._agents = {name: (agents or {}).get(name) for name in REPLAYED_SETTINGS}
         self._slots = asyncio.Semaphore(settings.max_active_runs)
         self._most_in_hand = settings.max_active_runs + settings.max_pending_runs
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -209,7 +213,7 @@ class Orchestrator:
             if state.status.is_finished:
                 # A step that was quarantined gets another chance with the person's word.
                 await self._fleet.forget(run_id)
-                await self._append_outside(state, Kind.RUN_RESUMED, {"life": self._life})
+                await self._append_outside(state, Kind.RUN_RESUMED, await self._taken_on())
             self._carry_on(run_id)
             resumed.append(run_id)
         return resumed
@@ -269,7 +273,7 @@ class Orchestrator:
             await asyncio.wait([self._tasks[run_id]])
         state = await self._state(run_id)
         if is_decided(state):
-            await self._append_outside(state, Kind.RUN_RESUMED, {"life": self._life})
+            await self._append_outside(state, Kind.RUN_RESUMED, await self._taken_on())
             self._carry_on(run_id)
 
     async def state(self, run_id: str) -> RunState:
@@ -428,7 +432,7 @@ class Orchestrator:
             # A gate may be decided between the graph's last look and the run's end.
             if not is_decided(live.state):
                 return
-            await live.append(live.event(Kind.RUN_RESUMED, {"life": self._life}))
+            await live.append(live.event(Kind.RUN_RESUMED, await self._taken_on()))
 
     async def _finish_cancelled(self, run_id: str) -> None:
         live = self._live.get(run_id) or await self._load(run_id)
@@ -436,7 +440,9 @@ class Orchestrator:
         live.catch_up(await asyncio.to_thread(self._log.events, run_id, live.state.last_seq))
         if not live.state.status.is_finished:
             await live.append(live.event(Kind.CANCEL_REQUESTED, {"reason": self._cancelling[run_id]}))
-            await self._finish(live, _cut_off(live, Status.CANCELLED, "cancelled_by_user"), None)
+            await self._finish(
+                live, cut_off(live, live.state.attempt, Status.CANCELLED, "cancelled_by_user"), None
+            )
 
     async def _load(self, run_id: str) -> LiveRun:
         events = await asyncio.to_thread(self._log.events, run_id)
@@ -467,24 +473,29 @@ class Orchestrator:
     async def _outcome(self, live: LiveRun) -> tuple[Outcome, RaysmithError | None]:
         """How the graph ended, and the error that ended it, if one did."""
         try:
+            taken_on = await self._taken_on()
             if live.state.status is Status.PENDING:
-                await live.append(live.event(Kind.RUN_STARTED, {"life": self._life}))
+                await live.append(live.event(Kind.RUN_STARTED, taken_on))
             elif live.last_kind is not Kind.RUN_RESUMED:
-                await live.append(live.event(Kind.RUN_RESUMED, {"life": self._life}))
+                await live.append(live.event(Kind.RUN_RESUMED, taken_on))
             async with asyncio.timeout(max(0.1, live.remaining_s())):
                 return await execute(live.graph, live), None
         except TimeoutError:
-            return _cut_off(live, Status.FAILED, "budget_exhausted"), None
+            return cut_off(live, live.state.attempt, Status.FAILED, "budget_exhausted"), None
         except StoreError:
             raise
         except RaysmithError as error:
-            return _failed(live, error), error
+            return failed(live, live.state.attempt, error), error
         except Exception as error:
             log.exception("run_broke", run=live.state.run_id)
             wrapped = RaysmithError(
                 f"{type(error).__name__}: {error}", "see the log; `raysmith resume` tries again"
             )
-            return _cut_off(live, Status.FAILED, "error"), wrapped
+            return cut_off(live, live.state.attempt, Status.FAILED, "error"), wrapped
+
+    async def _taken_on(self) -> dict[str, Any]:
+        """Who takes a run on, and how its agents are set."""
+        return {"life": self._life, "agents": await asyncio.to_thread(self._artifacts.put_json, self._agents)}
 
     async def _finish(self, live: LiveRun, outcome: Outcome, error: RaysmithError | None) -> None:
         diff = patch = None
@@ -520,21 +531,3 @@ def _graph_for(task: Task, tree: Tree | None, candidate: Tree | None) -> Declara
         raise TaskError(f"graph {graph.name!r} needs a candidate folder", "give BASE and CANDIDATE")
     inputs_of(graph, task.inputs)
     return graph
-
-
-def _cut_off(live: LiveRun, status: Status, reason: str) -> Outcome:
-    kept = live.kept()
-    return Outcome(status=status, reason=reason, changes=kept[0] if kept else {}, attempts=live.state.attempt)
-
-
-def _failed(live: LiveRun, error: RaysmithError) -> Outcome:
-    if isinstance(error, ReplicaLost):
-        return _cut_off(live, Status.PARKED, "quarantined")
-    reason = (
-        "bad_input"
-        if isinstance(error, TaskError)
-        else "environment"
-        if isinstance(error, MachineError)
-        else error.code
-    )
-    return _cut_off(live, Status.FAILED, reason)

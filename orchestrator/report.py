@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from orchestrator.codec import from_json, to_json
-from orchestrator.errors import RaysmithError
+from orchestrator.errors import (
+    AgentError,
+    BudgetSpent,
+    Cancelled,
+    EngineDown,
+    EngineMissing,
+    KeyReused,
+    MachineError,
+    PromptTooLong,
+    QueueFull,
+    RaysmithError,
+    ReplicaLost,
+    SandboxError,
+    StaleEpoch,
+    TaskError,
+)
 from orchestrator.events import RunState, Status
 from orchestrator.loop import Outcome, verdict_to_json
 from orchestrator.patch import Changes, unified_diff
@@ -76,6 +91,25 @@ def error_to_json(error: RaysmithError) -> dict[str, Any]:
         "next": error.next_move,
         "exit_code": error.exit_code,
     }
+
+
+_KINDS = {
+    kind.code: kind
+    for kind in (
+        *(TaskError, KeyReused, MachineError, SandboxError, EngineMissing, EngineDown),
+        *(AgentError, PromptTooLong, ReplicaLost, StaleEpoch, BudgetSpent, QueueFull, Cancelled),
+    )
+}
+_BY_EXIT_CODE = {2: TaskError, 3: MachineError}
+
+
+def error_from_json(told: Mapping[str, Any]) -> RaysmithError:
+    """The error that `error_to_json` told; of a kind that is not the core's, the nearest that is."""
+    code = str(told.get("code"))
+    kind = _KINDS.get(code) or _BY_EXIT_CODE.get(told.get("exit_code", 1), RaysmithError)
+    error = kind(str(told.get("message", "")), str(told.get("next", "")))
+    error.code = code
+    return error
 
 
 def result(state: RunState, load: Callable[[str], bytes], *, out: str | None = None) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -100,6 +102,7 @@ class EngineCall:
     """One request to an engine and how it ended: what a run's cost is added up from, and what replays it.
 
     Attributes:
+        number: Of the step's calls, from 1, as they ended.
         engine: The model as `--model` names it.
         kind: Which engine it is: recorded, openai, vllm.
         provider: The configured provider that served it, empty for a model named by itself.
@@ -107,7 +110,9 @@ class EngineCall:
         messages: Pairs of a turn's role and its text.
         sampling: What was asked for beside the engine's configured way, JSON values.
         replies: The turns drawn.
-        error: Why there is none, empty where there is.
+        error: Why there is none, empty where there is; `next_move` is what it advised.
+        measures: What the engine said of conversations since the call before this one: of each, by its
+            `conversation_hash`, its tokens and how many have room.
     """
 
     engine: str
@@ -120,8 +125,17 @@ class EngineCall:
     replies: tuple[str, ...] = ()
     finish_reason: str = ""
     error: str = ""
+    next_move: str = ""
     usage: Usage = field(default_factory=Usage)
     wall_s: float = 0.0
+    number: int = 0
+    measures: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
+
+
+def conversation_hash(messages: Sequence[tuple[str, str]]) -> str:
+    """SHA-256 of a conversation, given as pairs of a turn's role and its text."""
+    # A model may write half of a pair of surrogates; ASCII takes it as it is.
+    return hashlib.sha256(json.dumps([list(each) for each in messages]).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +236,24 @@ class Improvement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a sandbox answered an agent.
+
+    Attributes:
+        method: What was asked: one of the session's worker, or `test`.
+        asked: SHA-256 of what it was asked with.
+        answer: JSON; empty where `error` says why there is none.
+        cpu_s: That its sandbox had used by then.
+    """
+
+    method: str
+    asked: str
+    answer: str = ""
+    error: str = ""
+    cpu_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """One turn of an agent that works in many, told as soon as it is over.
 
@@ -234,6 +266,7 @@ class Turn:
         told: What was given back to the model, cut.
         usable: Whether the reply stays in the history.
         failing: How many tests failed when Raysmith tested the workspace after it; None when it did not.
+        answers: What the sandbox answered during it, in order: what a replay answers in its place.
     """
 
     agent: str
@@ -245,11 +278,41 @@ class Turn:
     usable: bool = True
     failing: int | None = None
     usage: Usage = field(default_factory=Usage)
+    answers: tuple[Answer, ...] = ()
+
+
+class RaceEnd(StrEnum):
+    """How one of several repairers side by side ended."""
+
+    ANSWERED = "answered"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Racer:
+    """One of several repairers side by side.
+
+    Attributes:
+        name: search, model or shell.
+        found: What the search found: nobody could compute it again in the same time. None for others.
+        code, error, next_move: Why it failed.
+    """
+
+    name: str
+    end: RaceEnd
+    found: Repaired | None = None
+    code: str = ""
+    error: str = ""
+    next_move: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repaired:
-    """How a repair step ended: `best` is None when nothing was found, `contexts` are what a model saw."""
+    """How a repair step ended: `best` is None when nothing was found, `contexts` are what a model saw.
+
+    `answers` are those of the sandbox after the agent's last turn; `raced` is empty for one repairer alone.
+    """
 
     best: Improvement | None
     repairer: str
@@ -259,6 +322,8 @@ class Repaired:
     alternatives: tuple[Improvement, ...] = ()
     usage: Usage = field(default_factory=Usage)
     contexts: tuple[ContextManifest, ...] = ()
+    answers: tuple[Answer, ...] = ()
+    raced: tuple[Racer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,13 +362,17 @@ class WriteRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """Files that an agent wrote, already through the validator. `missing` were wanted and never came."""
+    """Files that an agent wrote, already through the validator. `missing` were wanted and never came.
+
+    `answers` are those of a sandbox after the agent's last turn.
+    """
 
     files: Mapping[str, File]
     usage: Usage = field(default_factory=Usage)
     engine: str = ""
     missing: tuple[str, ...] = ()
     contexts: tuple[ContextManifest, ...] = ()
+    answers: tuple[Answer, ...] = ()
 
 
 class Severity(StrEnum):

@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.errors import TaskError
 from orchestrator.plan import PlanWhen
+from orchestrator.steps import Allowance, Usage
 from orchestrator.verdict import JudgeKind
 
 
@@ -24,6 +25,14 @@ class Budget:
     tokens: int = 0
     gpu_s: float = 0.0
     cost_usd: float = 0.0
+
+
+def allowance_of(budget: Budget, spent: Usage) -> Allowance:
+    """What engines may still cost a run under `budget` that has `spent` so much."""
+    whole = Allowance(
+        tokens=budget.tokens or None, gpu_s=budget.gpu_s or None, cost_usd=budget.cost_usd or None
+    )
+    return whole.after(spent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -106,7 +106,7 @@ def task_for(
         goal=goal,
         tests=selection(tests),
         protect=tuple(protect or ()),
-        python=_interpreter(python),
+        python=interpreter(python),
         model=config.model or None,
         tenant=config.tenant,
         budget=config.budget,
@@ -141,7 +141,12 @@ def name_of(path: Path | None) -> str:
     return (plain.replace("..", "-").lstrip("._-") or "task")[:100]
 
 
-def _interpreter(python: str | None) -> str | None:
+def interpreter(python: str | None) -> str | None:
+    """The absolute path of the interpreter that `--python` named.
+
+    Raises:
+        TaskError: There is none.
+    """
     import shutil
 
     if python is None:

@@ -19,7 +19,7 @@ import structlog
 from actors.engines.port import Engine, Measure, Message, Reply, Sampling
 from actors.engines.shares import GpuShares, Share
 from orchestrator.errors import BudgetSpent, RaysmithError
-from orchestrator.steps import Allowance, EngineCall, Usage
+from orchestrator.steps import Allowance, EngineCall, Usage, conversation_hash
 
 log = structlog.get_logger()
 
@@ -35,6 +35,7 @@ class Ledger:
         self.attempt = attempt
         self.left = allowance or Allowance()
         self.calls: list[EngineCall] = []
+        self._measures: dict[str, tuple[int, int | None]] = {}
         self._report = report
         self._telling: set[asyncio.Task[None]] = set()
 
@@ -58,8 +59,15 @@ class Ledger:
         if name := self.left.spent:
             raise BudgetSpent(f"the run's budget.{name} is spent", f"raise budget.{name}, or set it to 0")
 
+    def measured(self, messages: Sequence[Message], measure: Measure) -> None:
+        """What an engine said of a conversation; the next call tells it."""
+        if measure.prompt or measure.room is not None:
+            self._measures[conversation_hash(pairs(messages))] = (measure.prompt, measure.room)
+
     def add(self, call: EngineCall) -> None:
         """One more call; it is reported while the step goes on."""
+        call = replace(call, number=len(self.calls) + 1, measures=self._measures)
+        self._measures = {}
         self.calls.append(call)
         self.left = self.left.after(call.usage)
         if self._report is not None:
@@ -136,7 +144,11 @@ class MeteredEngine:
             raise
         except RaysmithError as error:
             usage = self._priced(getattr(error, "usage", Usage()), share)
-            ended = {"error": f"{error.code}: {error.message}", "usage": usage}
+            ended = {
+                "error": f"{error.code}: {error.message}",
+                "next_move": error.next_move,
+                "usage": usage,
+            }
             raise
         finally:
             ledger.add(
@@ -146,8 +158,8 @@ class MeteredEngine:
                     role=str(role),
                     provider=self._provider,
                     why=why,
-                    messages=tuple((each.role, each.content) for each in messages),
-                    sampling=_plain(sampling),
+                    messages=pairs(messages),
+                    sampling=plain_sampling(sampling),
                     wall_s=time.monotonic() - began,
                     **ended,
                 )
@@ -164,7 +176,9 @@ class MeteredEngine:
 
     async def measure(self, messages: Sequence[Message]) -> Measure:
         """See `Engine.measure`."""
-        return await self.inner.measure(messages)
+        measure = await self.inner.measure(messages)
+        current().measured(messages, measure)
+        return measure
 
     async def check_health(self) -> None:
         """See `Engine.check_health`."""
@@ -175,7 +189,12 @@ class MeteredEngine:
         await self.inner.close()
 
 
-def _plain(sampling: Sampling | None) -> dict[str, Any]:
+def pairs(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
+    """The messages as pairs of role and text."""
+    return tuple((each.role, each.content) for each in messages)
+
+
+def plain_sampling(sampling: Sampling | None) -> dict[str, Any]:
     """What is asked for, as JSON values, without what is not."""
     asked = asdict(sampling or Sampling())
     structured = asked.pop("structured")

@@ -106,8 +106,12 @@ class RoutedEngine:
             with contextlib.suppress(MachineError):
                 measure = await self._engine(choice.name).measure(messages)
                 room = self._providers[choice.name].context_tokens or measure.room
-                return Measure(prompt=measure.prompt, room=room)
-        return Measure(prompt=_tokens(messages))
+                measure = Measure(prompt=measure.prompt, room=room)
+                break
+        else:
+            measure = Measure(prompt=_tokens(messages))
+        current().measured(messages, measure)
+        return measure
 
     async def check_health(self) -> None:
         """Whether any provider is well.

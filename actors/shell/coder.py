@@ -63,7 +63,8 @@ class ShellCoder:
             spent = await work.run(self._settings.wall_s)
         finally:
             await workspace.close()
-        return replace(_written(engine, check, spent), contexts=(context,))
+        written = _written(engine, check, spent)
+        return replace(written, contexts=(context,), answers=workspace.answered())
 
     async def cancel_all(self) -> None:
         """Close the engines; the replica ends."""

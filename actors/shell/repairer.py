@@ -67,7 +67,7 @@ class ShellRepairer:
             spent = await work.run(request.wall_s)
         finally:
             await workspace.close()
-        return replace(_repaired(spent, check), contexts=(context,))
+        return replace(_repaired(spent, check), contexts=(context,), answers=workspace.answered())
 
     async def cancel_all(self) -> None:
         """Close the engines; the replica ends."""

@@ -187,6 +187,7 @@ class ShellWork:
             told=told,
             failing=len(checked.failing) if checked and checked.failing is not None else None,
             usage=reply.usage,
+            answers=self._workspace.answered(),
         )
         await self._tell(turn)
         return ended

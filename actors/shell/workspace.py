@@ -17,11 +17,12 @@ from typing import Any
 from actors.judge.assemble import is_test
 from actors.judge.text import clean
 from actors.shell.settings import ShellSettings
+from actors.shell.witness import OPEN, Witness, asked_of, refused
 from actors.workspace import NEVER_CONTENT, belongs
 from orchestrator.errors import AgentError, SandboxError
 from orchestrator.patch import MAX_FILE_BYTES, MAX_TOTAL_BYTES, Changes, check_changes, check_path, is_control
 from orchestrator.ports import RunnerPool, SearchSession, SessionSpec
-from orchestrator.steps import TestRequest
+from orchestrator.steps import Answer, TestRequest
 from orchestrator.tree import File, FileMode, Tree
 from orchestrator.verdict import TestRun
 
@@ -84,6 +85,7 @@ class Workspace:
         self._most_bytes = sum(len(file.content) for file in tree.files.values()) + 8 * MAX_TOTAL_BYTES
         self._spent_s = 0.0
         self._large: set[str] = set()
+        self._answers: list[Answer] = []
 
     @property
     def cpu_s(self) -> float:
@@ -124,6 +126,11 @@ class Workspace:
             await self._leave()
             raise
 
+    def answered(self) -> tuple[Answer, ...]:
+        """What the sandbox answered since this was asked last."""
+        answers, self._answers[:] = tuple(self._answers), []
+        return answers
+
     async def close(self) -> None:
         """End the sandbox and give the runner back."""
         await self._leave()
@@ -142,7 +149,12 @@ class Workspace:
                 timeout_s=_START_S,
                 worker="shell",
             )
-            self._session = await self._stack.enter_async_context(self._runners.session(spec))
+            try:
+                session = await self._stack.enter_async_context(self._runners.session(spec))
+            except SandboxError as error:
+                self._answers.append(refused(OPEN, asked_of(OPEN, {}), error))
+                raise
+            self._session = Witness(session, self._answers)
             try:
                 await self._session.call("start", {"skip": sorted(NEVER_CONTENT), "most": _MOST}, _START_S)
             except SandboxError:

@@ -1,0 +1,28 @@
+"""How a run ends that its graph did not end: cut off, or by an error."""
+
+from __future__ import annotations
+
+from orchestrator.errors import MachineError, RaysmithError, ReplicaLost, TaskError
+from orchestrator.events import Status
+from orchestrator.loop import Outcome
+from orchestrator.ports import Run
+
+
+def cut_off(run: Run, attempts: int, status: Status, reason: str) -> Outcome:
+    """The end of a run that was stopped in `attempts`, with the best changes so far."""
+    kept = run.kept()
+    return Outcome(status=status, reason=reason, changes=kept[0] if kept else {}, attempts=attempts)
+
+
+def failed(run: Run, attempts: int, error: RaysmithError) -> Outcome:
+    """The end of a run that `error` ended."""
+    if isinstance(error, ReplicaLost):
+        return cut_off(run, attempts, Status.PARKED, "quarantined")
+    reason = (
+        "bad_input"
+        if isinstance(error, TaskError)
+        else "environment"
+        if isinstance(error, MachineError)
+        else error.code
+    )
+    return cut_off(run, attempts, Status.FAILED, reason)

@@ -1,0 +1,75 @@
+"""The commands that take a past run along and do it again: export, replay. Neither needs Ray, GPU or key."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from serve.commands import options
+from serve.commands.door import open_door
+from serve.commands.past import recall
+from serve.render import clean, clean_lines
+
+
+def export(
+    run: options.RunId,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="Where to write it; default: RUN.raysmith.zip in this folder."
+        ),
+    ] = None,
+    config: options.ConfigFile = None,
+    settings: options.Settings = None,
+    verbose: options.Verbose = False,
+    as_json: options.Json = False,
+) -> int:
+    """Write everything of a run into one file that `raysmith replay` does again anywhere."""
+    from serve.replays import SUFFIX, save_export
+    from serve.secrets import known_secrets
+
+    door = open_door(as_json=as_json, verbose=verbose, file=config, settings=settings)
+    state, known = recall(door, run)
+    file = out or Path(f"{state.run_id}{SUFFIX}")
+    told = save_export(file.absolute(), known, door.artifacts(), known_secrets=known_secrets(door.config))
+    if as_json:
+        door.screen.object(told)
+        return 0
+    if not state.status.is_finished:
+        door.note(f"run {state.run_id} has not ended; this is what there is of it")
+    door.screen.line(f"{told['file']}: {told['events']} events, {told['bytes']} bytes")
+    door.screen.line(f"sha256 {told['sha256']}")
+    return 0
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `raysmith export` wrote.")],
+    rerun_tests: Annotated[
+        bool,
+        typer.Option("--rerun-tests", help="Really run every test run again in the sandbox, and compare it."),
+    ] = False,
+    python: options.Python = None,
+    config: options.ConfigFile = None,
+    settings: options.Settings = None,
+    verbose: options.Verbose = False,
+    as_json: options.Json = False,
+) -> int:
+    """Do an exported run again, without GPU, key or model, and say whether everything is equal."""
+    from serve.replays import replay_file, sentences
+    from serve.tasks import interpreter
+
+    door = open_door(as_json=as_json, verbose=verbose, file=config, settings=settings)
+    rerun = door.config.sandbox if rerun_tests else None
+    result = asyncio.run(replay_file(file, rerun=rerun, python=interpreter(python)))
+    if as_json:
+        door.screen.object(result.json())
+    else:
+        for line in sentences(result):
+            door.screen.line(clean(line))
+        if result.difference is not None:
+            door.screen.line(f"first difference: {clean_lines(result.difference.message)}", "bold")
+            door.screen.line(f"  next: {clean_lines(result.difference.next_move)}")
+    return 0 if result.equal else 1
