@@ -66,13 +66,15 @@ class StoreMemory:
             return []
         return closest(terms, found)
 
-    async def learn(self, lesson: Lesson, *, tenant: str) -> None:
-        """Keep the lesson in place of an earlier one of the same run."""
+    async def learn(self, lesson: Lesson, *, tenant: str, is_again: bool = True) -> None:
+        """Keep the lesson, in place of an earlier one of the same run where it `is_again` at its end."""
         values = (" ".join(lesson.terms), tenant, lesson.run_id, utc_now(), lesson.outcome)
         row = tuple(clean_text(value) for value in (*values, lesson.signature, lesson.patch, lesson.notes))
 
         def work(driver: Driver) -> None:
-            driver.execute("DELETE FROM lessons WHERE run_id = ?", (lesson.run_id,))
+            if is_again:
+                # SQLite's full text looks through every lesson for it, and all runs' events wait behind that.
+                driver.execute("DELETE FROM lessons WHERE run_id = ?", (lesson.run_id,))
             driver.insert(_INSERT, [row])
             driver.execute(_FORGET[self._dialect])
 

@@ -207,7 +207,12 @@ class Orchestrator:
             chosen = [await asyncio.to_thread(self._log.find_run, run_id) for run_id in run_ids]
         resumed = []
         for run_id in chosen:
+            working = self._tasks.get(run_id)
             state = await self._state(run_id)
+            if state.status.is_finished and working is not None and not working.done():
+                # The end is committed a moment before its task is over; that task will not take it up.
+                await asyncio.wait([working])
+                state = await self._state(run_id)
             if state.status is Status.SUCCEEDED:
                 continue
             if state.status.is_finished:
@@ -510,7 +515,8 @@ class Orchestrator:
         if self._memory is not None and live.task.agents.memory and outcome.lesson is not None:
             lesson = replace(outcome.lesson, run_id=live.state.run_id)
             try:
-                await self._memory.learn(lesson, tenant=live.task.tenant)
+                is_again = live.state.resumed > 0
+                await self._memory.learn(lesson, tenant=live.task.tenant, is_again=is_again)
             except Exception:
                 # A hint less for later runs; this one has ended.
                 log.exception("memory_not_written", run=lesson.run_id)

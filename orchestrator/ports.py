@@ -53,8 +53,8 @@ class Memory(Protocol):
         """The tenant's lessons that are closest to a failure of these words, the closest first."""
         ...
 
-    async def learn(self, lesson: Lesson, *, tenant: str) -> None:
-        """Keep a lesson, in place of an earlier one of its run."""
+    async def learn(self, lesson: Lesson, *, tenant: str, is_again: bool = True) -> None:
+        """Keep a lesson; where its run `is_again` at its end, in place of an earlier one of that run."""
         ...
 
 

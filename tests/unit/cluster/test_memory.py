@@ -73,6 +73,14 @@ async def test_a_run_has_one_lesson_the_last(log: EventLog) -> None:
     assert await memory.recall(OPERAND.terms, tenant="a") == [OPERAND]
 
 
+async def test_a_run_s_first_lesson_looks_for_no_earlier_one(log: EventLog) -> None:
+    memory = StoreMemory(log)
+    await memory.learn(OPERAND, tenant="a", is_again=False)
+    await memory.learn(replace(OPERAND, outcome=REFUSED), tenant="a", is_again=True)
+
+    assert [each.outcome for each in await memory.recall(OPERAND.terms, tenant="a")] == [REFUSED]
+
+
 async def test_words_that_a_query_language_knows_are_words(log: EventLog) -> None:
     memory = StoreMemory(log)
     odd = replace(OPERAND, signature="NEAR or AND not\0 \"quoted' (x* y:z) & | ! <-> naïve \ud800")
@@ -122,6 +130,7 @@ def test_a_store_of_the_first_release_gets_its_memory_and_keeps_its_events(tmp_p
     connection = sqlite3.connect(tmp_path / "events.db")
     with connection:
         connection.execute("DROP TABLE lessons")
+        connection.execute("DROP TABLE usage")
         connection.execute("UPDATE alembic_version SET version_num = '0001'")
     connection.close()
 

@@ -22,6 +22,7 @@ from orchestrator.errors import (
     TaskError,
 )
 from orchestrator.events import Kind, Status
+from orchestrator.lessons import Lesson
 from orchestrator.report import changes_from
 from orchestrator.steps import EngineCall, Profiled, RepairRequest, Turn, Usage
 from orchestrator.task import AgentSettings, Budget, Task
@@ -469,3 +470,34 @@ async def test_a_run_with_the_switch_off_leaves_no_lesson(house: House) -> None:
     _, asked = await repaired_like(house, Task(id="t", model="m"), ScriptedFleet(profile=SHOWN))
 
     assert asked.lessons == ()
+
+
+async def test_a_run_resumed_between_its_end_and_what_it_taught_is_worked_on(house: House) -> None:
+    class Slow:
+        def __init__(self) -> None:
+            self.learning, self.go_on = asyncio.Event(), asyncio.Event()
+            self.again: list[bool] = []
+
+        async def recall(self, *_: object, **__: object) -> list[Lesson]:
+            return []
+
+        async def learn(self, _lesson: Lesson, *, tenant: str, is_again: bool = True) -> None:
+            self.again.append(is_again)
+            self.learning.set()
+            await self.go_on.wait()
+
+    memory = Slow()
+    orchestrator = house.start(ScriptedFleet(profile=SHOWN, repair=repaired(improvement("wrong"))))
+    orchestrator._memory = memory
+    run_id = await orchestrator.submit(Task(id="t", model="m"), TREE)
+    await asyncio.wait_for(memory.learning.wait(), 20)
+    assert (await orchestrator.state(run_id)).status is Status.FAILED
+
+    resuming = asyncio.create_task(orchestrator.resume([run_id]))
+    await asyncio.sleep(0.1)
+    memory.go_on.set()
+
+    assert await asyncio.wait_for(resuming, 20) == [run_id]
+    state = await ended(orchestrator, run_id)
+    assert (state.resumed, state.status) == (1, Status.FAILED)
+    assert memory.again[0] is False
