@@ -8,7 +8,6 @@ from typing import Any
 
 from actors.search.edits import Candidate
 from actors.search.settings import SearchSettings
-from orchestrator.tree import Tree
 
 _PASSES = ("passed", "xpassed")
 #: Operators that fit the tests rather than the task when they use the tests' own values.
@@ -36,12 +35,17 @@ class Goal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A candidate that repairs at least one test and breaks none."""
+    """A candidate that repairs at least one test, and what still fails with it.
+
+    Attributes:
+        broken: Tests that passed before; a find with any is only a way to a better one.
+    """
 
     candidate: Candidate
     fixed: frozenset[str]
     failing: tuple[str, ...]
     rank: float
+    broken: tuple[str, ...] = ()
 
     @property
     def merit(self) -> tuple[int, float]:
@@ -53,22 +57,13 @@ class Found:
 
 
 @dataclass(slots=True)
-class Base:
-    """A tree that the search stands on: the request's, or one with accepted edits."""
-
-    tree: Tree
-    failing: tuple[str, ...]
-    explanations: tuple[str, ...] = ()
-    alternatives: list[Found] = field(default_factory=list)
-
-
-@dataclass(slots=True)
 class Board:
     """Plausible repairs of one base, and the partly promising ones that a second edit may complete."""
 
     goal: Goal
     settings: SearchSettings
     found: list[Found] = field(default_factory=list)
+    detours: list[Found] = field(default_factory=list)
     seeds: list[tuple[float, Candidate]] = field(default_factory=list)
     late: list[tuple[float, Candidate]] = field(default_factory=list)
     tried_since: int = 0
@@ -82,10 +77,15 @@ class Board:
         outcomes = result.get("outcomes", {})
         fixed = [test for test in self.goal.failing if outcomes.get(test) in _PASSES]
         if fixed and result.get("complete"):
-            broken = [test for test in self.goal.others if outcomes.get(test) not in _PASSES]
+            broken = tuple(test for test in self.goal.others if outcomes.get(test) not in _PASSES)
+            left = tuple(test for test in self.goal.failing if test not in set(fixed))
+            found = Found(
+                candidate=candidate, fixed=frozenset(fixed), failing=left + broken, rank=rank, broken=broken
+            )
             if not broken:
-                left = tuple(test for test in self.goal.failing if test not in set(fixed))
-                return self._keep(Found(candidate=candidate, fixed=frozenset(fixed), failing=left, rank=rank))
+                return self._keep(found)
+            if len(broken) < len(fixed):
+                self.detours.append(found)
             self.seeds.append((rank * 2, candidate))
         elif result.get("moved"):
             self.seeds.append((rank * 1.5, candidate))
@@ -121,6 +121,10 @@ class Board:
     def ordered(self) -> list[Found]:
         """Everything found, the one to accept first."""
         return sorted(self.found, key=lambda one: one.merit, reverse=True)
+
+    def detoured(self) -> list[Found]:
+        """Finds that break fewer tests than they repair, the one to follow first."""
+        return sorted(self.detours, key=lambda one: (len(one.failing), -one.merit[1]))
 
     def best_seeds(self) -> list[tuple[float, Candidate]]:
         """Seeds for pairs of edits, most promising first."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from actors.search.inside.text import decode
 from actors.search.locate import Traces
 from actors.search.mutators.site import Evidence
+from actors.search.snapshots import Snapshots
 from orchestrator.tree import File, Tree
 
 _LITERAL = re.compile(r"-?\d+\.\d+|-?\d+|'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"")
 _COMPARED = re.compile(r"(?:AssertionError: )?assert (.+) == (.+)$")
+_UNRAISED = re.compile(r"DID NOT RAISE <class '(?:\w+\.)*(\w+)'>|(\w+) not raised")
 _MAX = 40
+_MAX_VISITS = 12
 
 
 def gather(tree: Tree, traces: Traces, failing: Iterable[str]) -> Evidence:
@@ -43,6 +47,7 @@ def gather(tree: Tree, traces: Traces, failing: Iterable[str]) -> Evidence:
     }
     errors |= {(kind, text) for kind, text in _collection_errors(traces.collection)}
     return Evidence(
+        snapshots=_snapshots(traces, frozenset(failing)),
         constants=tuple(text for text in constants if text)[:_MAX],
         types={
             place: {name: tuple(kinds) for name, kinds in names.items()}
@@ -50,8 +55,40 @@ def gather(tree: Tree, traces: Traces, failing: Iterable[str]) -> Evidence:
         },
         raises=tuple(kind for kind in raises if kind.isidentifier()),
         errors=tuple(sorted(errors)),
+        unraised=tuple(sorted({found for _, text in errors for found in _unraised(text)})),
         differences=tuple(dict.fromkeys(_differences(traces, failing))),
     )
+
+
+def _snapshots(traces: Traces, failing: frozenset[str]) -> dict[tuple[str, int], Snapshots]:
+    """Distinct visits per file and line."""
+    found: dict[tuple[str, int], tuple[dict[str, Any], dict[str, Any]]] = {}
+    truncated = {
+        (path, line)
+        for noted in traces.visits.values()
+        for path, lines in noted["truncated"].items()
+        for line in lines
+    }
+    for test, noted in traces.visits.items():
+        for path, lines in noted["values"].items():
+            for line, visits in lines.items():
+                kept = found.setdefault((path, int(line)), ({}, {}))[test not in failing]
+                for visit in visits:
+                    kept.setdefault(repr(visit), visit)
+    return {
+        place: Snapshots(
+            failing=list(one.values())[:_MAX_VISITS],
+            passing=list(other.values())[:_MAX_VISITS],
+            truncated=place in truncated or len(one) > _MAX_VISITS,
+        )
+        for place, (one, other) in found.items()
+    }
+
+
+def _unraised(text: str) -> Iterator[str]:
+    """Exception types that pytest and unittest say were not raised."""
+    for names in _UNRAISED.findall(text):
+        yield from (name for name in names if name)
 
 
 def _differences(traces: Traces, failing: Iterable[str]) -> Iterator[tuple[str, str]]:

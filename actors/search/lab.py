@@ -37,6 +37,7 @@ class Lab:
         self._own_s = time.thread_time()
         self._until = time.monotonic() + request.wall_s
         self._held = request.tree
+        self._reordered: bool | None = None
         self._collected: dict[str, Any] = {}
 
     @property
@@ -64,11 +65,15 @@ class Lab:
         while True:
             try:
                 await self._stand_on(tree)
-                return dict(await self.call("baseline", {"timeout_s": self._base_timeout_s()}))
+                arguments = {"timeout_s": self._base_timeout_s(), "reordered": self._reordered}
+                measured = dict(await self.call("baseline", arguments))
             except SandboxError:
                 if self._session is None:
                     raise
                 await self._drop()
+            else:
+                self._reordered = measured["fixed_order"]
+                return measured
 
     async def trace(self, goal: Goal, outcomes: Mapping[str, Any]) -> Traces:
         """Lines, types and calls of the failing tests and of the quickest others."""
@@ -81,6 +86,7 @@ class Lab:
             types=told["types"],
             failures=told["failures"],
             calls=told["calls"],
+            visits=told["visits"],
             collection=tuple(error["detail"] for error in self._collected["errors"]),
         )
 

@@ -22,6 +22,7 @@ class Traces:
         lines: Per test and file, the lines executed.
         types: Type names per function (`path:first line`) and name.
         calls: Arguments of calls seen, as literals, per function (`path:name`).
+        visits: What names held per test, file and line, and which lines were visited more often than noted.
         failures: Per failing test its exception's type, message and frames in task files.
         collection: Text of each collection error.
     """
@@ -29,6 +30,7 @@ class Traces:
     lines: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
     types: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     calls: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
+    visits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     failures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     collection: tuple[str, ...] = ()
 

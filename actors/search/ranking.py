@@ -21,6 +21,7 @@ class _Proposal(NamedTuple):
     statement: ast.stmt
     line: int
     change: Change
+    imports: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,7 @@ class Ranking:
         self._scores = scores
         self._heap: list[tuple[float, int, Candidate | _Proposal]] = []
         self._pushed = 0
+        self._imports = 0
         self._waiting = sorted(self._families(), key=lambda family: family.order)
         self._waiting.reverse()
 
@@ -67,7 +69,16 @@ class Ranking:
         if not self._heap:
             return None
         rank, _, found = heapq.heappop(self._heap)
-        return -rank, found if isinstance(found, Candidate) else self._candidate(found)
+        if isinstance(found, Candidate):
+            return -rank, found
+        if found.imports:
+            # Each costs as much as a hundred others, so the more were given the later the next one comes.
+            later = -rank / (1 + self._imports * self._settings.import_decay)
+            if self._heap and later < -self._heap[0][0]:
+                self.put(later, found._replace(imports=False))
+                return self.pop()
+        self._imports += found.source.function_of(found.statement) is None
+        return -rank, self._candidate(found)
 
     def put(self, rank: float, candidate: Candidate | _Proposal) -> None:
         """Have `candidate` come again at `rank`."""
@@ -94,10 +105,11 @@ class Ranking:
         proposals = changes(source, statement, self._evidence, self._settings.depth_decay, operators)
         for node, change, weight in proposals:
             line = getattr(node, "lineno", statement.lineno)
-            self.put(family.rank * weight, _Proposal(source, statement, line, change))
+            imports = source.function_of(statement) is None
+            self.put(family.rank * weight, _Proposal(source, statement, line, change, imports))
 
     def _candidate(self, proposal: _Proposal) -> Candidate:
-        source, statement, line, change = proposal
+        source, statement, line, change, _ = proposal
         places = [(source.path, one) for one in _header(statement)]
         tests = next((self._covering[place] for place in places if place in self._covering), ())
         return Candidate(

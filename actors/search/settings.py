@@ -13,6 +13,7 @@ class SearchSettings:
         ochiai_power: Exponent of a line's suspiciousness in a candidate's rank.
         depth_decay: How fast later proposals of one operator at one place lose rank.
         import_discount: Factor on the rank of candidates that take a fresh import of the task.
+        import_decay: How much later each such candidate comes for every one that was given before.
         request_size: Candidates sent to the worker in one call.
         request_cpu_s: CPU seconds that one call may use.
         batch: Candidates that share one forked process while they are only tried.
@@ -23,7 +24,8 @@ class SearchSettings:
         window: Candidates tried after the first complete repair, to compare it with others.
         partial_window: Candidates tried after the last newly repaired test, while some still fail.
         max_kept: Plausible candidates compared at most.
-        max_backtracks: Alternatives gone back to when a partial repair led nowhere.
+        slice: Candidates tried on one tree before another one has its turn.
+        children: Partial repairs of one tree that the search goes on from.
         pair_seeds: Partly promising candidates that are combined with a second edit.
         pair_partners: Second edits tried per seed.
         max_sessions: Sandboxes opened in one repair, the first included.
@@ -34,6 +36,7 @@ class SearchSettings:
     ochiai_power: float = 1.5
     depth_decay: float = 0.06
     import_discount: float = 0.3
+    import_decay: float = 0.3
     request_size: int = 96
     request_cpu_s: float = 2.0
     batch: int = 24
@@ -44,7 +47,8 @@ class SearchSettings:
     window: int = 400
     partial_window: int = 400
     max_kept: int = 12
-    max_backtracks: int = 6
+    slice: int = 800
+    children: int = 4
     pair_seeds: int = 24
     pair_partners: int = 400
     max_sessions: int = 5

@@ -38,8 +38,11 @@ class Measuring:
         self._quick_s: dict[str, float] = {}
         self._base: dict[str, list[Any]] = {}
 
-    def do_baseline(self, timeout_s: float) -> dict[str, Any]:
-        """Outcomes of the original in the file's order and with failing tests first."""
+    def do_baseline(self, timeout_s: float, reordered: bool | None = None) -> dict[str, Any]:
+        """Outcomes of the original in the file's order and with failing tests first.
+
+        `reordered` tells whether another order changed outcomes where that is known already.
+        """
         tests = list(self._suite.items)
         measured = self._measure(tests, timeout_s)
         results = {test: result[:5] for test, result in measured.items()}
@@ -49,8 +52,8 @@ class Measuring:
         self._turns = {test: measured[test][5] for test in tests if test not in hung}
         wrote = self._wrote
         order = [test for test in [*failing, *others] if test not in hung]
-        again = self._measure(order, timeout_s)
-        self._fixed_order = any(results[test][0] != again[test][0] for test in order)
+        again = self._measure(order, timeout_s) if reordered is None else results
+        self._fixed_order = bool(reordered) or any(results[test][0] != again[test][0] for test in order)
         self._durations = {test: max(results[test][4], again[test][4]) / 1000 for test in order}
         self._quick_s = dict(self._durations)
         self._measure_probes([test for test in failing if test not in hung])
@@ -122,6 +125,7 @@ class Measuring:
         types: dict[str, dict[str, list[str]]] = {}
         failures: dict[str, Any] = {}
         calls: dict[str, list[list[str]]] = {}
+        visits: dict[str, Any] = {}
         left = list(tests)
         while left and children.cpu_used() < limit:
             child = children.Child(
@@ -132,6 +136,7 @@ class Measuring:
                     told = child.next(test_s * 3 + 0.5, test_s * 6 + 2)
                     test = left.pop(0)
                     lines[test] = told["lines"]
+                    visits[test] = told["visits"]
                     failures.update({test: told["failure"]} if told["failure"] else {})
                     _merge(types, told["types"])
                     for function, some in told["calls"].items():
@@ -142,7 +147,7 @@ class Measuring:
             except (children.Overran, children.Ended):
                 left.pop(0)
             self._finish(child)
-        return {"lines": lines, "types": types, "failures": failures, "calls": calls}
+        return {"lines": lines, "types": types, "failures": failures, "calls": calls, "visits": visits}
 
     def _trace_all(self, report: children.Report, tests: Sequence[str], test_s: float) -> None:
         self._close_channel()
@@ -176,6 +181,7 @@ class Measuring:
             "lines": {path: sorted(lines) for path, lines in tracer.lines.items()},
             "types": tracer.types,
             "calls": tracer.calls,
+            "visits": {"values": tracer.visits, "truncated": tracer.truncated},
             "failure": failure,
             "overrun": overrun,
         }

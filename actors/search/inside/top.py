@@ -69,9 +69,9 @@ class Worker:
             self._started = {"wanted": wanted, "answer": self._open()}
         return dict(self._started["answer"])
 
-    def do_baseline(self, timeout_s: float) -> dict[str, Any]:
+    def do_baseline(self, timeout_s: float, reordered: bool | None = None) -> dict[str, Any]:
         """Outcomes and durations of every collected test on the base."""
-        self._base = {"timeout_s": timeout_s}
+        self._base = {"timeout_s": timeout_s, "reordered": reordered}
         if self._server is None:
             return {"results": {}, "fixed_order": False, "writes": False}
         return self._call("baseline", self._base)
@@ -79,7 +79,7 @@ class Worker:
     def do_trace(self, tests: Sequence[str], test_s: float = 0.5, total_s: float = 3.0) -> dict[str, Any]:
         """Lines executed per test, and how failing tests fail."""
         if self._server is None:
-            return {"lines": {}, "types": {}, "failures": {}, "calls": {}}
+            return {"lines": {}, "types": {}, "failures": {}, "calls": {}, "visits": {}}
         return self._call("trace", {"tests": tests, "test_s": test_s, "total_s": total_s})
 
     def do_evaluate(

@@ -1,4 +1,4 @@
-"""Which lines of the task's own files a test executes, and what its names hold. It keeps no values."""
+"""Which lines of the task's own files a test executes, and what its names hold, as literals."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from typing import Any
 _MAX_CALLS = 3
 _MAX_NOTED = 8
 _CHECK_EVERY = 2000
+_MAX_VISITS = 6
+_MAX_VALUE = 120
+_MAX_TEXT = 60_000
 
 
 class Tracer:
@@ -27,10 +30,14 @@ class Tracer:
         self.types: dict[str, dict[str, list[str]]] = {}
         self.calls: dict[str, list[list[str]]] = {}
         self._until = 0.0
+        self.visits: dict[str, dict[int, list[dict[str, str]]]] = {}
+        self.truncated: dict[str, list[int]] = {}
+        self._text = 0
 
     def start(self) -> None:
         """Forget what was seen and watch from now on."""
         self.lines = {}
+        self.visits, self.truncated, self._text = {}, {}, 0
         self._events = 0
         self._until = time.process_time() + self._cpu_s
         threading.settrace(self._called)
@@ -52,6 +59,7 @@ class Tracer:
         def local(frame: FrameType, event: str, _: object) -> Any:
             if event == "line":
                 lines.add(frame.f_lineno)
+                self._note_visit(path, frame)
                 self._events += 1
                 if self._events % _CHECK_EVERY == 0 and time.process_time() > self._until:
                     self._overrun()
@@ -73,6 +81,23 @@ class Tracer:
             if arguments not in known and sum(map(len, arguments)) < 500:
                 known.append(arguments)
 
+    def _note_visit(self, path: str, frame: FrameType) -> None:
+        """What the names hold before the line runs; the first visits only."""
+        known = self.visits.setdefault(path, {}).setdefault(frame.f_lineno, [])
+        if len(known) >= _MAX_VISITS or self._text > _MAX_TEXT:
+            truncated = self.truncated.setdefault(path, [])
+            if frame.f_lineno not in truncated:
+                truncated.append(frame.f_lineno)
+            return
+        visit: dict[str, str] = {}
+        for name, value in _named_values(frame):
+            if _is_literal(value, 2):
+                text = repr(value)
+                if len(text) <= _MAX_VALUE:
+                    visit[name] = text
+                    self._text += len(text)
+        known.append(visit)
+
     def _note_types(self, path: str, frame: FrameType) -> None:
         code = frame.f_code
         seen = self._calls.get(code, 0)
@@ -80,11 +105,20 @@ class Tracer:
             return
         self._calls[code] = seen + 1
         known = self.types.setdefault(f"{path}:{code.co_firstlineno}", {})
-        for name, value in frame.f_locals.items():
+        for name, value in _named_values(frame):
             kinds = known.setdefault(name, [])
             kind = type(value).__name__
             if kind not in kinds:
                 kinds.append(kind)
+
+
+def _named_values(frame: FrameType) -> list[tuple[str, object]]:
+    """Locals, and what the object of a method holds, as `self.x`."""
+    found: list[tuple[str, object]] = list(frame.f_locals.items())
+    held = getattr(frame.f_locals.get("self"), "__dict__", None)
+    if type(held) is dict:
+        found += [(f"self.{name}", value) for name, value in list(held.items())[:12] if type(name) is str]
+    return found
 
 
 def _is_literal(value: object, depth: int = 3) -> bool:

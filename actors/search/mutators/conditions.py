@@ -5,24 +5,39 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from itertools import permutations
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from actors.search.inside.text import replaced
 from actors.search.mutators.site import Site
 from actors.search.mutators.values import file_constants
+from actors.search.source import Source
 
 _MAX = 60
+_MAX_JUDGED = 240
+_KNOWN: WeakKeyDictionary[Source, dict[Any, list[tuple[str, float]]]] = WeakKeyDictionary()
 _COMMON = frozenset(("None", "False", "True", "0", "[]", "''", '""', "-1", "1", "{}", "0.0"))
 
 
 def conditions(site: Site) -> list[tuple[str, float]]:
     """Conditions over the names visible here with a weight in (0, 1], most plausible first."""
+    key = (site.function, tuple(site.visible()), site.snapshots is None)
+    known = _KNOWN.setdefault(site.source, {})
+    if key not in known:
+        known[key] = _conditions(site)
+    return known[key]
+
+
+def _conditions(site: Site) -> list[tuple[str, float]]:
     found: dict[str, float] = {}
-    names = site.visible()
-    for name in names[:10]:
+    held = site.held()
+    names = [*site.visible()[:10], *held[:6]]
+    for name in names:
         for text, weight in _of_one(site, name):
             found[text] = max(found.get(text, 0.0), weight)
-    for one in names[:8]:
-        for other in names[:8]:
+    names = [*site.visible()[:8], *held[:5]]
+    for one in names:
+        for other in names:
             if one != other:
                 for text, weight in _of_two(site, one, other):
                     found[text] = max(found.get(text, 0.0), weight)
@@ -37,7 +52,9 @@ def conditions(site: Site) -> list[tuple[str, float]]:
                 found.setdefault(f"{name} not in self.{attribute}", 0.4)
                 found.setdefault(f"{name} > self.{attribute}", 0.3)
                 found.setdefault(f"{name} == self.{attribute}", 0.2)
-    return sorted(found.items(), key=lambda item: -item[1])[:_MAX]
+    # Where values were noted the useless ones are sifted out, so there may be more of them.
+    most = _MAX if site.snapshots is None else _MAX_JUDGED
+    return sorted(found.items(), key=lambda item: -item[1])[:most]
 
 
 def results(site: Site) -> Iterator[tuple[str, float]]:

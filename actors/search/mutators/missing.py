@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from actors.search import precedence
 from actors.search.mutators import lines
 from actors.search.mutators.conditions import conditions, fits, results
+from actors.search.mutators.sifting import sifted
 from actors.search.mutators.site import Change, Site
+
+_UNRAISED = 1.8
 
 
 def more_conditions(site: Site) -> Iterator[Change]:
@@ -31,8 +34,9 @@ def more_conditions(site: Site) -> Iterator[Change]:
         return
     if not isinstance(node, ast.expr) or not _is_test(site, node):
         return
-    for text, weight in conditions(site):
-        for word, factor in (("and", 0.45), ("or", 0.4)):
+    own = site.text(node)
+    for word, factor in (("and", 0.45), ("or", 0.4)):
+        for text, weight in sifted(site, conditions(site), own, f"({own}) {word} ({{}})"):
             level = precedence.NOT if word == "and" else precedence.AND
             part = text if precedence.level_of_text(text) >= level else f"({text})"
             joined = f"{site.wrapped(node, level)} {word} {part}"
@@ -44,8 +48,8 @@ def more_conditions(site: Site) -> Iterator[Change]:
                     why=f"`{word} {text}` was missing",
                 )
     if isinstance(site.source.parent(node), ast.If | ast.While | ast.IfExp):
-        for text, weight in conditions(site):
-            if text != site.text(node):
+        for text, weight in sifted(site, conditions(site), own):
+            if text != own:
                 yield Change(
                     spans=(site.put(node, text),),
                     weight=0.22 * weight,
@@ -83,11 +87,11 @@ def guards(site: Site) -> Iterator[Change]:
     place = 1.0 if first else 0.55 if isinstance(node, ast.For | ast.While | ast.Return) else 0.4
     step = lines.unit(site)
     outcomes = list(results(site))
-    for text, weight in conditions(site):
+    for text, weight in sifted(site, conditions(site), "False"):
         for outcome, factor in outcomes:
             yield Change(
                 spans=(lines.before(site, node, f"if {text}:", f"{step}{outcome}"),),
-                weight=0.5 * place * weight * factor,
+                weight=0.5 * place * weight * factor * _wanted(site, outcome),
                 kind="fitted" if fits(site, outcome) else "guard",
                 why=f"`if {text}: {outcome}` was missing"[:90],
             )
@@ -98,6 +102,11 @@ def guards(site: Site) -> Iterator[Change]:
                 kind="guard",
                 why=f"`if {text}: {jump}` was missing",
             )
+
+
+def _wanted(site: Site, outcome: str) -> float:
+    """More than one for an exception that a failing test waited for in vain."""
+    return _UNRAISED if any(f"raise {kind}(" in outcome for kind in site.evidence.unraised) else 1.0
 
 
 def conditional(site: Site) -> Iterator[Change]:
@@ -112,7 +121,7 @@ def conditional(site: Site) -> Iterator[Change]:
     start, end, _ = lines.lines_of(site, node)
     indent, step = site.source.indent(node.lineno), lines.unit(site)
     body = lines.reindented(site.source.text[start:end], indent, indent + step)
-    for text, weight in conditions(site):
+    for text, weight in sifted(site, conditions(site), "True"):
         yield Change(
             spans=((start, end, f"{indent}if {text}:{site.source.newline}{body}"),),
             weight=0.3 * weight,

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from actors.search import precedence
 from actors.search.inside.text import Span
+from actors.search.snapshots import Snapshots
 from actors.search.source import Function, Source
 
 BUILTINS = frozenset(dir(builtins))
@@ -36,6 +37,8 @@ class Evidence:
         types: Type names seen per function (`path:first line`) and name.
         raises: Exception types that failing tests expect.
         errors: Types and messages of the failing tests' exceptions.
+        snapshots: What names held where tests came by, per file and line.
+        unraised: Those of `raises` that a failing test waited for in vain.
         differences: Actual and expected text of failing comparisons.
     """
 
@@ -43,6 +46,8 @@ class Evidence:
     types: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     raises: tuple[str, ...] = ()
     errors: tuple[tuple[str, str], ...] = ()
+    snapshots: Mapping[tuple[str, int], Snapshots] = field(default_factory=dict)
+    unraised: tuple[str, ...] = ()
     differences: tuple[tuple[str, str], ...] = ()
 
 
@@ -173,11 +178,12 @@ class Site:
 
     def types(self, name: str) -> tuple[str, ...]:
         """Types that `name` was seen with in this function; empty for unknown."""
-        function = self.function
-        if function is None:
-            return ()
-        first = min([function.lineno, *(item.lineno for item in function.decorator_list)])
-        return tuple(self.evidence.types.get(f"{self.source.path}:{first}", {}).get(name, ()))
+        return tuple(self.evidence.types.get(f"{self.source.path}:{self._first_line()}", {}).get(name, ()))
+
+    def _first_line(self) -> int:
+        if self.function is None:
+            return 0
+        return min([self.function.lineno, *(item.lineno for item in self.function.decorator_list)])
 
     def parameters(self) -> list[str]:
         """Parameters of the function, without self and cls."""
@@ -249,6 +255,17 @@ class Site:
             elif isinstance(node, Function) and self.source.parent(node) is holder:
                 found.setdefault(node.name)
         return list(found)
+
+    @property
+    def snapshots(self) -> Snapshots | None:
+        """What names held when tests came to the statement; None where none was noted."""
+        return self.evidence.snapshots.get((self.source.path, self.statement.lineno))
+
+    def held(self) -> list[str]:
+        """Attributes of `self` that were seen to hold values, as `self.x`."""
+        first = self._first_line()
+        names = self.evidence.types.get(f"{self.source.path}:{first}", {})
+        return [name for name in names if name.startswith("self.")]
 
     def used(self, name: str) -> bool:
         """Whether the function reads `name` anywhere."""

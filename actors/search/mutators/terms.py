@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import lru_cache
 
 from actors.search import precedence
 from actors.search.mutators.conditions import conditions, fits, results
+from actors.search.mutators.sifting import sifted
 from actors.search.mutators.site import Change, Site
 
 
@@ -57,7 +59,7 @@ def terms(site: Site) -> Iterator[Change]:
             if text.startswith("return ")
         ]
         own = site.wrapped(node, precedence.OR)
-        for text, weight in conditions(site):
+        for text, weight in sifted(site, conditions(site), "False"):
             for value, factor in outcomes[:12]:
                 if value != site.text(node):
                     yield Change(
@@ -68,6 +70,7 @@ def terms(site: Site) -> Iterator[Change]:
                     )
 
 
+@lru_cache(maxsize=5_000)
 def _negated(text: str) -> str:
     tree = ast.parse(text, mode="eval").body
     if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.Not):

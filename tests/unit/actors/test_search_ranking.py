@@ -137,3 +137,12 @@ def test_tests_and_their_helpers_are_known_by_their_names() -> None:
         assert is_test_path(path), path
     for path in ("pkg/latest.py", "contest.py", "pkg/attest/x.py"):
         assert not is_test_path(path), path
+
+
+def test_a_candidate_that_repairs_more_than_it_breaks_is_a_detour() -> None:
+    one = board()
+
+    assert one.take(1.0, candidate(0, 1), ran(f="passed", g="passed", p="failed")) is None
+
+    assert [found.failing for found in one.detoured()] == [("p",)]
+    assert one.found == []

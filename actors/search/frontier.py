@@ -1,0 +1,85 @@
+"""Trees that the search stands on or may come back to, and which of them has the next turn."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from actors.search.board import Board
+from actors.search.pairs import Pairs
+from actors.search.ranking import Ranking
+from actors.search.source import Source
+from orchestrator.tree import Tree
+
+#: What a slice without success costs, in failing tests: then another state is looked at.
+_FRUITLESS = 1.0
+#: What being the second, third, … choice among siblings costs.
+_SIBLING = 0.25
+
+
+@dataclass(slots=True, kw_only=True)
+class Look:
+    """What is known about a state once it was measured.
+
+    Attributes:
+        calls: Arguments that the tests gave to functions, as literals, per `path:name`.
+        pairs: The second edits, None until all single ones were tried.
+    """
+
+    board: Board
+    sources: Mapping[str, Source]
+    calls: Mapping[str, Sequence[Sequence[str]]]
+    singles: Ranking
+    partners: Ranking
+    pairs: Pairs | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class State:
+    """A tree: the request's own, or one with edits accepted; `look` is None until it was visited.
+
+    Attributes:
+        slices: How often it had its turn without success.
+        penalty: Failing tests that its doubtful origin counts for.
+        offered: Finds that its children came from.
+    """
+
+    tree: Tree
+    failing: tuple[str, ...]
+    explanations: tuple[str, ...] = ()
+    penalty: float = 0.0
+    slices: int = 0
+    look: Look | None = None
+    offered: set[int] = field(default_factory=set)
+
+    @property
+    def cost(self) -> float:
+        """The lowest has the next turn."""
+        return len(self.failing) + self.penalty + self.slices * _FRUITLESS
+
+
+class Frontier:
+    """States by cost; a tree enters once. The same states in the same order leave in the same order."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, State]] = []
+        self._known: set[str] = set()
+        self._pushed = 0
+
+    def push(self, state: State, place: int = 0) -> None:
+        """Add a new state, the `place`th best of its siblings."""
+        if state.tree.digest in self._known:
+            return
+        self._known.add(state.tree.digest)
+        state.penalty += place * _SIBLING
+        self.put_back(state)
+
+    def put_back(self, state: State) -> None:
+        """Add a state that was visited and has more to try."""
+        self._pushed += 1
+        heapq.heappush(self._heap, (state.cost, self._pushed, state))
+
+    def pop(self) -> State | None:
+        """The state with the lowest cost, the older of equals; None when nothing is left to try."""
+        return heapq.heappop(self._heap)[2] if self._heap else None
