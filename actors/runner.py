@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from actors.judge.assemble import Assembled, assemble
 from actors.judge.candidate import run_candidate
 from actors.judge.profile import profile_base
+from actors.judge.strength import measure
 from actors.judge.suite import process_environment
 from actors.sandbox.layer import Layer, build_layer, importable_names
 from actors.sandbox.port import Channel, Job, Sandbox
@@ -22,9 +23,9 @@ from actors.sandbox.probe import ProbeReport, choose
 from actors.sandbox.settings import SandboxSettings
 from orchestrator.errors import SandboxError
 from orchestrator.ports import SessionSpec
-from orchestrator.steps import Profiled, ProfileRequest, TestRequest
+from orchestrator.steps import Profiled, ProfileRequest, StrengthRequest, TestRequest
 from orchestrator.tree import Tree
-from orchestrator.verdict import Level, TestRun
+from orchestrator.verdict import Level, Strength, TestRun
 
 _MOST_BYTES = 64 << 20
 T = TypeVar("T")
@@ -82,6 +83,15 @@ class Runner:
         )
         sandbox = await self._ready(request.minimum)
         return await self._tracked(run_candidate(sandbox, layer, request, assembled))
+
+    async def strength(self, request: StrengthRequest) -> Strength:
+        """How much the tests of an accepted tree notice.
+
+        Raises:
+            SandboxError: A sandbox could not be started or broke.
+        """
+        layer = await self._layer(request.tree, request.python)
+        return await self._tracked(measure(await self._ready(request.minimum), layer, request))
 
     async def findings(self, request: TestRequest) -> Assembled:
         """What of a candidate would be tested, what was dropped, and why a person should look."""

@@ -394,4 +394,5 @@ def verdict_to_json(verdict: Verdict) -> dict[str, object]:
         "judge": str(verdict.judge),
         "sandbox_level": str(verdict.sandbox_level),
         "findings": list(verdict.findings),
+        **({"strength": round(verdict.strength.score, 3)} if verdict.strength else {}),
     }

@@ -176,6 +176,20 @@ class TestRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StrengthRequest:
+    """Role run: see how much the tests in `tree` notice of changes to the files `code`."""
+
+    tree: Tree
+    profile: TestProfile
+    code: tuple[str, ...]
+    minimum: Level = Level.NONE
+    mutants: int = 12
+    python: str | None = None
+    seed: int = 0
+    timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
     """A candidate that did not pass: its changes relative to the base, what failed then, other doubts."""
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from orchestrator.errors import EngineMissing
-from orchestrator.loop import Outcome, RepairLoop, profile_of
+from orchestrator.events import Kind, Status
+from orchestrator.loop import Outcome, RepairLoop, profile_of, verdict_to_json
 from orchestrator.plan import Plan, is_worth_planning
 from orchestrator.ports import Call, Run
-from orchestrator.steps import Planned, PlanRequest, Role, WriteRequest, Written
+from orchestrator.steps import Planned, PlanRequest, Role, StrengthRequest, WriteRequest, Written
 from orchestrator.tree import File, Tree
+from orchestrator.verdict import Strength, TestProfile, weighed
 
 
 async def story(run: Run) -> Outcome:
@@ -32,8 +35,30 @@ async def story(run: Run) -> Outcome:
     told = _told(written, planned, (*code.missing, *tests.missing))
     await run.keep(written, profiled.profile.failing, told)
     if profiled.profile.failing:
-        return await loop.execute()
-    return await loop.accept_base(repairer=code.engine)
+        outcome = await loop.execute()
+    else:
+        outcome = await loop.accept_base(repairer=code.engine)
+    return await _weighed(run, outcome, profiled.profile, tuple(code.files))
+
+
+async def _weighed(run: Run, outcome: Outcome, profile: TestProfile, code: tuple[str, ...]) -> Outcome:
+    """A certified outcome with the strength of the tests that were written for it, where the task asks."""
+    verdict, minimum = outcome.verdict, run.task.judge_strength
+    if not minimum or verdict is None or not verdict.certified:
+        return outcome
+    request = StrengthRequest(
+        tree=run.tree.with_files(outcome.changes),
+        profile=profile,
+        code=code,
+        minimum=verdict.sandbox_level,
+        python=run.task.python,
+    )
+    call = Call(step="strength", role=Role.RUN, method="strength", request=request, returns=Strength)
+    verdict = weighed(verdict, await run.call(call), minimum)
+    await run.record(Kind.VERDICT_REACHED, {"verdict": verdict_to_json(verdict)})
+    if verdict.certified:
+        return replace(outcome, verdict=verdict)
+    return replace(outcome, verdict=verdict, status=Status.FAILED, reason="not_certified")
 
 
 async def _plan(run: Run) -> Planned:

@@ -63,6 +63,7 @@ class Task:
         model: What the writing agents use, None for none: `recorded:NAME` or a model's address.
         agents: Which agents take part beside those that the graph needs.
         judge_minimum: The weakest judge whose word makes a certificate.
+        judge_strength: How much tests written for a goal have to notice, 0 to 1; 0 measures nothing.
         inputs: Key and value pairs carried through to events.
         origin: The path or address it came from, for people; never opened again.
     """
@@ -78,6 +79,7 @@ class Task:
     budget: Budget = field(default_factory=Budget)
     agents: AgentSettings = field(default_factory=AgentSettings)
     judge_minimum: JudgeKind = JudgeKind.IN_PROCESS
+    judge_strength: float = 0.0
     inputs: Mapping[str, Any] = field(default_factory=dict)
     tenant: str = "default"
     priority: int = 0

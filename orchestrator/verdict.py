@@ -137,10 +137,35 @@ class TestProfile:
 
     @property
     def failing(self) -> tuple[str, ...]:
-        """Ids that a repair has to make pass."""
+        """Ids that a repair has to make pass; no repair is spent on what fails by luck."""
         return tuple(
-            test for test, outcome in self.expected.items() if outcome in (Outcome.FAILED, Outcome.ERROR)
+            test
+            for test, outcome in self.expected.items()
+            if outcome in (Outcome.FAILED, Outcome.ERROR) and test not in self.flaky
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strength:
+    """How much generated tests notice.
+
+    Attributes:
+        tests: How many there are.
+        idle: Those that pass although every function of the code returns None.
+        mutants: How many small changes of the accepted code were tried.
+        survivors: Where a change was that no test noticed.
+    """
+
+    tests: int
+    idle: tuple[str, ...] = ()
+    mutants: int = 0
+    survivors: tuple[str, ...] = ()
+
+    @property
+    def score(self) -> float:
+        """The lesser share of tests that fail on a stub and of changes that were noticed, 0 to 1."""
+        failing = 1 - len(self.idle) / self.tests if self.tests else 0.0
+        return min(failing, 1 - len(self.survivors) / self.mutants) if self.mutants else failing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,11 +187,24 @@ class Verdict:
     sandbox_level: Level = Level.NONE
     findings: tuple[str, ...] = field(default=())
     alarm: bool = False
+    strength: Strength | None = None
 
     @property
     def green(self) -> bool:
         """Every expected test passed or stayed what it may stay; says nothing of certification."""
         return bool(self.passed) and not (self.failed or self.errors or self.missing or self.flaky)
+
+
+def weighed(verdict: Verdict, strength: Strength, minimum: float) -> Verdict:
+    """The verdict with the strength of its tests; no certificate where they notice too little."""
+    if strength.score >= minimum:
+        return replace(verdict, strength=strength)
+    words = (
+        f"the tests notice too little: strength {strength.score:.2f}, and `judge.strength` is {minimum:g}; "
+        f"{len(strength.idle)} of {strength.tests} tests pass on a stub, "
+        f"{len(strength.survivors)} of {strength.mutants} changes go unnoticed"
+    )
+    return replace(verdict, strength=strength, certified=False, findings=(*verdict.findings, words))
 
 
 _MAY_STAY = (Outcome.SKIPPED, Outcome.XFAILED)
@@ -222,7 +260,9 @@ def _groups(profile: TestProfile, runs: Sequence[TestRun]) -> dict[str, tuple[st
     }
     seen = [_seen_once(run) for run in runs]
     for test in [*profile.expected, *_unexpected(profile, runs)]:
-        groups[_group(profile.expected.get(test), {outcomes.get(test) for outcomes in seen})].append(test)
+        group = _group(profile.expected.get(test), {outcomes.get(test) for outcomes in seen})
+        by_luck = test in profile.flaky and group in ("failed", "errors")
+        groups["flaky" if by_luck else group].append(test)
     return {name: tuple(tests) for name, tests in groups.items()}
 
 

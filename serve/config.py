@@ -65,6 +65,8 @@ class JudgeSettings:
 
     minimum: JudgeKind = JudgeKind.IN_PROCESS
     """The weakest judge whose word makes a certificate."""
+    strength: float = 0.0
+    """Least share of a stub and of small changes that tests written for a goal notice; 0 measures nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,6 +112,7 @@ def task_for(
         budget=config.budget,
         agents=agents_of(config),
         judge_minimum=config.judge.minimum,
+        judge_strength=config.judge.strength,
         origin=str(path.absolute()) if path else "",
     )
 

@@ -15,7 +15,7 @@ from orchestrator.ports import Call
 from orchestrator.steps import Improvement, Planned, Profiled, Repaired, Reviewed, Written
 from orchestrator.task import Task
 from orchestrator.tree import File, Tree
-from orchestrator.verdict import Level, Outcome, TestCase, TestProfile, TestRun
+from orchestrator.verdict import Level, Outcome, Strength, TestCase, TestProfile, TestRun
 
 FAILING = Outcome.FAILED
 PASSING = Outcome.PASSED
@@ -68,6 +68,7 @@ class FakeRun:
         default=lambda outcomes, _seed: run_of(outcomes)
     )
     planned: Planned = field(default_factory=lambda: Planned(plan=None, refused="no plan"))
+    strength: Strength = field(default_factory=lambda: Strength(tests=1))
     reviewed: Reviewed | Exception = field(default_factory=Reviewed)
     task: Task = field(default_factory=lambda: Task(id="t"))
     tree: Tree = field(default_factory=lambda: tree(a="start", test_a="tests"))
@@ -103,6 +104,8 @@ class FakeRun:
             return repaired(None, exhausted=True)
         if call.method == "write":
             return self.written[str(call.role)]
+        if call.method == "strength":
+            return self.strength
         if call.method == "plan":
             return self.planned
         if call.method == "review":

@@ -264,6 +264,7 @@ def _task(asked: RunRequest, graph: Declaration, goal: str | None, site: Site) -
         budget=_budget(asked, config.budget),
         agents=agents_of(config),
         judge_minimum=config.judge.minimum,
+        judge_strength=config.judge.strength,
         inputs=asked.inputs,
         origin=asked.path or "http",
     )

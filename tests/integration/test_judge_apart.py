@@ -15,9 +15,9 @@ from actors.runner import Runner
 from actors.sandbox.layer import build_layer, importable_names
 from actors.sandbox.probe import choose, probe
 from actors.sandbox.settings import SandboxSettings
-from orchestrator.steps import Profiled, ProfileRequest, TestRequest
+from orchestrator.steps import Profiled, ProfileRequest, StrengthRequest, TestRequest
 from orchestrator.tree import File, Tree
-from orchestrator.verdict import JudgeKind, Level, Outcome, RunEnd, Verdict, judge
+from orchestrator.verdict import JudgeKind, Level, Outcome, RunEnd, Strength, Verdict, judge
 
 SETTINGS = SandboxSettings(timeout_s=30)
 _REPORT = probe(SETTINGS)
@@ -342,3 +342,27 @@ async def test_a_service_is_probed_from_outside() -> None:
 
     assert len(shown.profile.failing) == 2
     assert (verdict.certified, verdict.judge, verdict.findings) == (True, JudgeKind.BLACK_BOX, ())
+
+
+@pytest.mark.slow
+async def test_the_strength_of_tests_is_measured_on_a_stub_and_on_mutants() -> None:
+    code = "def clamp(n, low, high):\n    if n < low:\n        return low\n    if n > high:\n        return high\n    return n\n"
+    strong = (
+        "import pytest\nfrom clamp import clamp\n\n"
+        "@pytest.mark.parametrize('n, wanted', [(0, 1), (1, 1), (2, 2), (3, 3), (4, 3)])\n"
+        "def test_clamp(n, wanted):\n    assert clamp(n, 1, 3) == wanted\n"
+    )
+    weak = "from clamp import clamp\n\ndef test_clamp():\n    assert clamp(2, 1, 3) is not False\n"
+    runner = Runner(SETTINGS)
+
+    async def strength(tests: str) -> Strength:
+        whole = tree({"clamp.py": code, "test_clamp.py": tests})
+        shown = await runner.profile(ProfileRequest(tree=whole))
+        request = StrengthRequest(tree=whole, profile=shown.profile, code=("clamp.py",), mutants=4)
+        return await runner.strength(request)
+
+    good, poor = await strength(strong), await strength(weak)
+
+    assert good.idle == () and good.tests == 5
+    assert poor.idle == ("test_clamp.py::test_clamp",) and poor.score == 0
+    assert len(poor.survivors) > len(good.survivors)

@@ -16,6 +16,7 @@ from orchestrator.steps import Finding, Planned, Reviewed, Severity, Usage, Writ
 from orchestrator.story import story
 from orchestrator.task import AgentSettings, Task
 from orchestrator.tree import Tree
+from orchestrator.verdict import Strength
 
 BASE = {"tests/test_a.py::one": PASSING}
 TASK = Task(id="t", graph="story", goal="A service with several parts", model="m")
@@ -111,3 +112,33 @@ async def test_nothing_is_reviewed_unasked_or_where_nothing_was_changed(changes:
     await execute(shipped(run.task.graph), run)
 
     assert asked(run, "review") == []
+
+
+@pytest.mark.parametrize(
+    ("survivors", "reason"), [(("a.py:1: returns None",), "certified"), (("x",) * 3, "not_certified")]
+)
+async def test_tests_that_notice_too_little_give_no_certificate(
+    survivors: tuple[str, ...], reason: str
+) -> None:
+    strength = Strength(tests=2, mutants=4, survivors=survivors)
+    run = a_run(task=replace(TASK, judge_strength=0.5), strength=strength)
+
+    outcome = await story(run)
+
+    (request,) = asked(run, "strength")
+    assert (request.code, sorted(request.tree.files)) == (
+        ("a.py", "b.py"),
+        ["a.py", "b.py", "tests/test_a.py"],
+    )
+    assert outcome.reason == reason and outcome.verdict is not None
+    assert outcome.verdict.strength == strength
+    assert run.recorded[-1][1]["verdict"]["strength"] == strength.score
+
+
+async def test_strength_is_not_measured_unasked() -> None:
+    run = a_run()
+
+    outcome = await story(run)
+
+    assert asked(run, "strength") == []
+    assert outcome.verdict is not None and outcome.verdict.strength is None

@@ -121,3 +121,15 @@ def test_every_expected_test_lands_in_exactly_one_group(
     assert sorted(placed) == sorted({*base, *(test for outcomes in runs for test in outcomes)})
     if verdict.certified:
         assert all(outcomes.get(test) in (PASSING, base[test]) for outcomes in runs for test in base)
+
+
+def test_what_fails_by_luck_is_no_failure_and_no_repair_is_spent_on_it() -> None:
+    profile = TestProfile(expected={"a": FAILING, "b": PASSING, "c": FAILING}, flaky=frozenset({"a", "b"}))
+
+    verdict = judge(profile, [run_of({"a": FAILING, "b": FAILING, "c": PASSING})] * 2)
+    lucky = judge(profile, [run_of({"a": PASSING, "b": PASSING, "c": PASSING})] * 2)
+
+    assert profile.failing == ("c",)
+    assert (verdict.flaky, verdict.failed, verdict.passed) == (("a", "b"), (), ("c",))
+    assert not verdict.certified
+    assert lucky.certified
