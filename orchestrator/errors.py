@@ -86,9 +86,14 @@ class EngineMissing(MachineError):
 
 
 class EngineDown(MachineError):
-    """The model's server or process does not answer, or refuses what it is asked."""
+    """The model's server or process does not answer, or refuses what it is asked.
+
+    Attributes:
+        retries: Requests that were sent again before it was given up.
+    """
 
     code = "engine"
+    retries: int = 0
 
 
 class StoreError(MachineError):

@@ -143,7 +143,8 @@ class MeteredEngine:
             ended = {"error": "cancelled", "usage": self._priced(getattr(error, "usage", Usage()), share)}
             raise
         except RaysmithError as error:
-            usage = self._priced(getattr(error, "usage", Usage()), share)
+            spent = getattr(error, "usage", Usage(retries=getattr(error, "retries", 0)))
+            usage = self._priced(spent, share)
             ended = {
                 "error": f"{error.code}: {error.message}",
                 "next_move": error.next_move,

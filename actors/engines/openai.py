@@ -197,6 +197,8 @@ class OpenAIEngine:
         if isinstance(error, Unusable):
             usage = replace(self._priced(fault.usage), retries=tries - 1, requests=1)
             return Unusable(error.message, error.next_move, usage)
+        if isinstance(error, EngineDown):
+            error.retries = tries - 1
         return error
 
     def _connected(self) -> Any:
