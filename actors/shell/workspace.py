@@ -247,7 +247,7 @@ def _barred(path: str, file: File | None, base: Tree, protected: frozenset[str])
     if file is not None and file.mode is FileMode.LINK:
         return "it is a link"
     if file is not None and path not in base.files and is_test(path):
-        return "a new test, which is not judged"
+        return "it is named like a test, and new tests are not judged: name a helper otherwise"
     return None
 
 

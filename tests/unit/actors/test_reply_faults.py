@@ -1,4 +1,4 @@
-"""Every fault of an endpoint and of a reply: bounded, a typed error or a reply all the same, and written down."""
+"""Every fault of an endpoint and of a reply: bounded, a typed error or a reply all the same, and counted."""
 
 from __future__ import annotations
 
