@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -63,6 +62,8 @@ def replay(
 
     door = open_door(as_json=as_json, verbose=verbose, file=config, settings=settings)
     rerun = door.config.sandbox if rerun_tests else None
+    import asyncio
+
     result = asyncio.run(replay_file(file, rerun=rerun, python=interpreter(python)))
     if as_json:
         door.screen.object(result.json())
