@@ -10,6 +10,7 @@ from typing import Protocol
 
 import structlog
 
+from actors.languages.javascript_search import JavaScriptRepairer
 from orchestrator.errors import EngineMissing, RaysmithError
 from orchestrator.ports import Progress, RunnerPool
 from orchestrator.selection import distinct
@@ -91,6 +92,8 @@ class Portfolio:
         Raises:
             RaysmithError: None has a candidate and one of them could not work.
         """
+        if request.profile.language == "javascript":
+            return await JavaScriptRepairer().repair(request, runners, progress)
         wanted = self._wanted(request, runners, progress)
         if len(wanted) == 1:
             return await wanted[0][1]()

@@ -12,18 +12,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from actors import security
 from actors.judge.assemble import Assembled, assemble
 from actors.judge.candidate import run_candidate
 from actors.judge.profile import profile_base
 from actors.judge.strength import measure
 from actors.judge.suite import process_environment
+from actors.languages import javascript
 from actors.sandbox.layer import Layer, build_layer, importable_names
 from actors.sandbox.port import Channel, Job, Sandbox
 from actors.sandbox.probe import ProbeReport, choose
 from actors.sandbox.settings import SandboxSettings
 from orchestrator.errors import SandboxError
 from orchestrator.ports import SessionSpec
-from orchestrator.steps import Profiled, ProfileRequest, StrengthRequest, TestRequest
+from orchestrator.steps import (
+    Profiled,
+    ProfileRequest,
+    Scanned,
+    ScanRequest,
+    StrengthRequest,
+    TestRequest,
+)
 from orchestrator.tree import Tree
 from orchestrator.verdict import Level, Strength, TestRun
 
@@ -69,7 +78,10 @@ class Runner:
             MachineError: A package or the sandbox is missing here.
         """
         layer = await self._layer(request.tree, request.python)
-        return await self._tracked(profile_base(await self._ready(request.minimum), layer, request))
+        sandbox = await self._ready(request.minimum)
+        if request.language == "javascript":
+            return await self._tracked(javascript.profile(sandbox, layer, request))
+        return await self._tracked(profile_base(sandbox, layer, request))
 
     async def test(self, request: TestRequest) -> TestRun:
         """Test one candidate in a fresh sandbox under a frozen profile.
@@ -78,6 +90,9 @@ class Runner:
             SandboxError: The sandbox could not be started or broke.
         """
         layer = await self._layer(request.base, request.python)
+        if request.profile.language == "javascript":
+            running = javascript.test(await self._ready(request.minimum), layer, request)
+            return await self._tracked(running)
         assembled = await asyncio.to_thread(
             assemble, request.base, request.candidate, request.profile, modules=layer.modules
         )
@@ -92,6 +107,14 @@ class Runner:
         """
         layer = await self._layer(request.tree, request.python)
         return await self._tracked(measure(await self._ready(request.minimum), layer, request))
+
+    async def scan(self, request: ScanRequest) -> Scanned:
+        """What a candidate should not bring.
+
+        Raises:
+            MachineError: ruff is not installed.
+        """
+        return await asyncio.to_thread(security.scan, request)
 
     async def findings(self, request: TestRequest) -> Assembled:
         """What of a candidate would be tested, what was dropped, and why a person should look."""

@@ -83,6 +83,9 @@ class Policy(_Strict):
     allowed_paths: tuple[str, ...] = Field(
         default=(), description="Globs that its patch stays within; none allows every path."
     )
+    test_strength: float | None = Field(
+        default=None, ge=0, le=1, description="How much tests written for a goal have to notice."
+    )
     on_failure: Literal["stop", "continue"] = Field(
         default="stop", description="Whether the run ends with it when it fails."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,17 +15,30 @@ from orchestrator.node_output import Output
 from orchestrator.patch import Changes, unified_diff
 from orchestrator.steps import Profiled
 from orchestrator.tree import Tree
-from orchestrator.verdict import Verdict, judge
+from orchestrator.verdict import TestProfile, Verdict, combined, judge
 
 Done = tuple[Outcome, Mapping[str, Any]]
 TOGETHER = "together"
 
 
-async def profiled(given: Given) -> Profiled:
+async def profiled(given: Given, language: str = "python") -> Profiled:
     """The base's profile: that of the node whose step `inputs.profile` names, else one of its own."""
+    return await _profile(given, given.inputs.get("profile") or "profile", language)
+
+
+async def all_profiled(given: Given) -> list[Profiled]:
+    """The base's profiles whose steps `inputs.profiles` names; without it the one of `profiled`."""
+    steps = given.inputs.get("profiles")
+    if not steps:
+        return [await profiled(given)]
+    return [await _profile(given, step, "python") for step in steps]
+
+
+async def _profile(given: Given, step: str, language: str) -> Profiled:
     task = given.run.task
-    step = given.inputs.get("profile") or "profile"
-    return await loop.profile_of(given.run, given.base, task.tests, task.protect, step)
+    return await loop.profile_of(
+        given.run, given.base, task.tests, task.protect, step=step, language=language
+    )
 
 
 async def select(given: Given) -> Done:
@@ -115,22 +128,33 @@ async def _best_patch(given: Given, outputs: Mapping[str, Output], *, merge: boo
     if not candidates:
         told = Outcome(status=Status.FAILED, reason="no_candidate", explanation="no node gave a patch")
         return told, {"chosen": [], "failing": []}
-    profile = (await profiled(given)).profile
-    tried = []
-    for chosen, outcome in candidates.items():
-        tree = given.base.with_files(outcome.changes)
-        label = TOGETHER if len(chosen) > 1 else chosen[0]
-        run = await loop.run_once(
-            given.run, given.base, tree, profile, attempt=0, step=f"try-{label}", seed=0
-        )
-        verdict = judge(profile, [run], judge_minimum=given.run.task.judge_minimum, runs_needed=1)
-        size = _size(given.base, outcome.changes)
-        tried.append(_Tried(chosen=chosen, outcome=outcome, verdict=verdict, size=size))
+    profiles = [found.profile for found in await all_profiled(given)]
+    tried = [await _tried(given, profiles, chosen, outcome) for chosen, outcome in candidates.items()]
     best = min(tried, key=lambda each: each.rank)
     status = Status.SUCCEEDED if best.verdict.green else Status.FAILED
     reason = "chosen" if best.verdict.green else "tests_failed"
     outcome = replace(best.outcome, status=status, reason=reason, verdict=best.verdict)
     return outcome, {"chosen": list(best.chosen), "failing": best.failing}
+
+
+async def _tried(
+    given: Given, profiles: Sequence[TestProfile], chosen: tuple[str, ...], outcome: Outcome
+) -> _Tried:
+    tree = given.base.with_files(outcome.changes)
+    label = TOGETHER if len(chosen) > 1 else chosen[0]
+    verdicts = []
+    for profile in profiles:
+        step = f"try-{label}{suffix(profile)}"
+        run = await loop.run_once(given.run, given.base, tree, profile, attempt=0, step=step, seed=0)
+        minimum = given.run.task.judge_minimum
+        verdicts.append(judge(profile, [run], judge_minimum=minimum, runs_needed=1))
+    size = _size(given.base, outcome.changes)
+    return _Tried(chosen=chosen, outcome=outcome, verdict=combined(verdicts), size=size)
+
+
+def suffix(profile: TestProfile) -> str:
+    """What tells the steps of one language's tests from those of Python's."""
+    return "" if profile.language == "python" else f"-{profile.language}"
 
 
 def _size(base: Tree, changes: Changes) -> int:

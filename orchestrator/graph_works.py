@@ -36,11 +36,16 @@ WORKS: Mapping[str, Mapping[str, Work]] = {
         "profile": Work(gives=("profile", "failing")),
         "confirm": Work(takes=("profile",), required=("profile",)),
         "verify": Work(),
-        "certify": Work(takes=("profile",), needs_patch=True),
+        "certify": Work(takes=("profile", "profiles"), needs_patch=True),
+        "analyse": Work(
+            gives=("python", "javascript", "failing", "profile", "javascript_profile", "profiles")
+        ),
+        "scan": Work(takes=("fail_on",), gives=("findings", "dependencies"), needs_patch=True),
     },
+    "release": {"release": Work(takes=("part", "pr_number"), gives=("version",), needs_patch=True)},
     "code": {"story": Work()},
     "review": {"review": Work(needs_patch=True)},
 }
 
 REPAIR_LOOP = Work(takes=("profile",), gives=("failing",))
-SELECT = Work(takes=("profile",), gives=("chosen", "failing"))
+SELECT = Work(takes=("profile", "profiles"), gives=("chosen", "failing"))

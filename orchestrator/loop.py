@@ -332,7 +332,13 @@ def _why_not(verdict: Verdict) -> str:
 
 
 async def profile_of(
-    run: Run, tree: Tree, tests: Sequence[str], protect: Sequence[str], step: str = "profile"
+    run: Run,
+    tree: Tree,
+    tests: Sequence[str],
+    protect: Sequence[str],
+    *,
+    step: str = "profile",
+    language: str = "python",
 ) -> Profiled:
     """The step that tests `tree` and freezes how it is tested."""
     request = ProfileRequest(
@@ -341,6 +347,7 @@ async def profile_of(
         protect=tuple(protect),
         python=run.task.python,
         timeout_s=run.task.budget.test_timeout_s,
+        language=language,
     )
     return await run.call(Call(step=step, role=Role.RUN, method="profile", request=request, returns=Profiled))
 

@@ -156,6 +156,7 @@ def _task(task: Task, policy: Policy) -> Task:
         task,
         model=task.model if model is None else None if model == "none" else model,
         budget=bounded(task.budget, policy.budget),
+        judge_strength=task.judge_strength if policy.test_strength is None else policy.test_strength,
     )
 
 

@@ -148,6 +148,7 @@ class ProfileRequest:
     python: str | None = None
     timeout_s: float = 300.0
     minimum: Level = Level.NONE
+    language: str = "python"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -426,3 +427,19 @@ class Reviewed:
     refused: str = ""
     usage: Usage = field(default_factory=Usage)
     contexts: tuple[ContextManifest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanRequest:
+    """Role run: look for what `candidate` should not bring to `base`; neither is executed."""
+
+    base: Tree
+    candidate: Tree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scanned:
+    """What was found that the base has not, and which requirements are new, each with its file."""
+
+    findings: tuple[Finding, ...] = ()
+    dependencies: tuple[str, ...] = ()

@@ -124,6 +124,7 @@ class TestProfile:
         fixed_order: The base gives other outcomes in another order, so only its own counts.
         flaky: Ids that gave different outcomes on the base under equal conditions.
         judge: The strongest judge under which the base shows the same outcomes.
+        language: Whose tests they are: `python` (pytest) or `javascript` (node:test).
     """
 
     expected: Mapping[str, Outcome]
@@ -134,6 +135,7 @@ class TestProfile:
     fixed_order: bool = False
     flaky: frozenset[str] = frozenset()
     judge: JudgeKind = JudgeKind.IN_PROCESS
+    language: str = "python"
 
     @property
     def failing(self) -> tuple[str, ...]:
@@ -205,6 +207,24 @@ def weighed(verdict: Verdict, strength: Strength, minimum: float) -> Verdict:
         f"{len(strength.survivors)} of {strength.mutants} changes go unnoticed"
     )
     return replace(verdict, strength=strength, certified=False, findings=(*verdict.findings, words))
+
+
+def combined(verdicts: Sequence[Verdict]) -> Verdict:
+    """One verdict of those on several suites of one candidate: as good as the worst of them.
+
+    Args:
+        verdicts: At least one; no test is in two of them.
+    """
+    groups = ("passed", "failed", "skipped", "errors", "missing", "flaky", "findings")
+    together = {name: tuple(test for each in verdicts for test in getattr(each, name)) for name in groups}
+    return Verdict(
+        **together,
+        certified=all(each.certified for each in verdicts),
+        judge=min((each.judge for each in verdicts), key=list(JudgeKind).index),
+        sandbox_level=max((each.sandbox_level for each in verdicts), key=list(Level).index),
+        alarm=any(each.alarm for each in verdicts),
+        strength=next((each.strength for each in verdicts if each.strength is not None), None),
+    )
 
 
 _MAY_STAY = (Outcome.SKIPPED, Outcome.XFAILED)

@@ -388,6 +388,15 @@ async def test_a_policy_bounds_attempts_model_sandbox_and_what_engines_may_cost(
     assert {request.minimum for request in tests} == {Level.KERNEL}
 
 
+async def test_a_policy_may_ask_more_of_the_tests_that_are_written() -> None:
+    works = Works()
+    nodes = {"a": {**STEP, "policy": {"test_strength": 0.7}}, "b": {**STEP, "needs": ["a"]}}
+
+    await execute(graph(nodes), FakeRun({}, task=Task(id="t", judge_strength=0.5)), works)
+
+    assert [works.given[name].run.task.judge_strength for name in ("a", "b")] == [0.7, 0.5]
+
+
 async def test_a_loop_until_improved_ends_with_the_first_progress() -> None:
     base = {"test_a.py::one": FAILING, "test_a.py::two": FAILING}
     half = repaired(improvement("half", failing=["test_a.py::two"]))

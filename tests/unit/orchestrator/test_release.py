@@ -1,0 +1,83 @@
+"""The next version and its changelog."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.errors import TaskError
+from orchestrator.release import release
+from orchestrator.tree import File, FileMode, Tree
+
+PYPROJECT = '[project]\nname = "x"\nversion = "1.4.2"\n\n[tool.x]\nversion = "9.9.9"\n'
+
+
+def tree(**files: str) -> Tree:
+    names = {"pyproject": "pyproject.toml", "package": "package.json", "changelog": "CHANGELOG.md"}
+    return Tree(files={names[name]: File(content=text.encode()) for name, text in files.items()})
+
+
+def text(changes: object, path: str) -> str:
+    return changes[path].content.decode()  # type: ignore[index,no-any-return]
+
+
+@pytest.mark.parametrize(("part", "version"), [("patch", "1.4.3"), ("minor", "1.5.0"), ("major", "2.0.0")])
+def test_a_part_of_the_version_is_raised_wherever_it_is_told(part: str, version: str) -> None:
+    made = release(tree(pyproject=PYPROJECT, package='{\n  "version": "1.4.2"\n}\n'), part, ["x"])
+
+    assert made.version == version
+    assert text(made.changes, "pyproject.toml") == PYPROJECT.replace("1.4.2", version)
+    assert text(made.changes, "package.json") == f'{{\n  "version": "{version}"\n}}\n'
+
+
+def test_the_new_section_comes_before_the_newest_one() -> None:
+    made = release(
+        tree(pyproject=PYPROJECT, changelog="# Log\n\nAll of it.\n\n## 1.4.2\n\n- Old.\n"), "patch", ["New."]
+    )
+
+    assert text(made.changes, "CHANGELOG.md") == (
+        "# Log\n\nAll of it.\n\n## 1.4.3\n\n- New.\n\n## 1.4.2\n\n- Old.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "# Changelog\n\n## 1.4.3\n\n- New.\n"),
+        ("# Log\n\nNothing yet.\n", "# Log\n\nNothing yet.\n\n## 1.4.3\n\n- New.\n"),
+    ],
+)
+def test_a_changelog_without_sections_gets_its_first(before: str, after: str) -> None:
+    made = release(tree(pyproject=PYPROJECT, changelog=before), "patch", ["New."])
+
+    assert text(made.changes, "CHANGELOG.md") == after
+
+
+def test_a_note_stays_one_line_and_cannot_make_a_section() -> None:
+    made = release(tree(pyproject=PYPROJECT), "patch", ["one\n## 9.9.9\n- two" + "x" * 900])
+
+    lines = text(made.changes, "CHANGELOG.md").splitlines()
+    assert [line for line in lines if line.startswith("#")] == ["# Changelog", "## 1.4.3"]
+    assert max(map(len, lines)) <= 502
+
+
+def test_bytes_and_modes_of_the_files_stay() -> None:
+    odd = File(content=PYPROJECT.encode() + b"# \xff\n", mode=FileMode.EXECUTABLE)
+
+    made = release(Tree(files={"pyproject.toml": odd}), "patch", [])
+
+    changed = made.changes["pyproject.toml"]
+    assert changed is not None and changed.content.endswith(b"# \xff\n")
+    assert changed.mode is FileMode.EXECUTABLE
+
+
+@pytest.mark.parametrize(
+    ("files", "part"),
+    [
+        ({}, "patch"),
+        ({"pyproject": '[project]\ndynamic = ["version"]\n'}, "patch"),
+        ({"pyproject": PYPROJECT}, "tiny"),
+    ],
+)
+def test_what_cannot_be_released_is_refused(files: dict[str, str], part: str) -> None:
+    with pytest.raises(TaskError):
+        release(tree(**files), part, [])
