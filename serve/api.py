@@ -14,6 +14,7 @@ from serve.results import Result
 
 if TYPE_CHECKING:
     from serve.config import Loaded
+    from serve.replays import ReplayResult
 
 
 class Place(TypedDict, total=False):
@@ -88,6 +89,51 @@ def batch(
     """Run many tasks; see `Factory.batch`."""
     with connect(**place) as factory:
         return factory.batch(tasks, out=out)
+
+
+def export(run_id: str, out: Folder, **place: Unpack[Place]) -> Path:
+    """Write everything of a past run into the file `out`; it is read from the log, and no factory is needed.
+
+    Args:
+        run_id: Its id, or the start of it.
+        out: The file.
+        **place: Whose log it is.
+
+    Raises:
+        TaskError: There is no such run, `out` cannot be written, or the run holds a secret of this machine.
+    """
+    from cluster.artifacts import ArtifactStore
+    from cluster.event_log import EventReader
+    from serve.replays import save_export
+    from serve.secrets import known_secrets
+
+    loaded, file = _loaded(place), Path(out).absolute()
+    config = loaded.config
+    with EventReader(config.store, loaded.home) as log:
+        events = log.events(log.find_run(run_id))
+    store = ArtifactStore(config.store.artifacts_url(loaded.home))
+    save_export(file, events, store, known_secrets=known_secrets(config))
+    return file
+
+
+def replay(file: Folder, *, rerun_tests: bool = False, **place: Unpack[Place]) -> ReplayResult:
+    """Do the run in `file`, which `export` wrote, again without a model, and compare; no factory is needed.
+
+    Args:
+        file: An export; nothing in it is trusted.
+        rerun_tests: Really run its test runs again in the sandbox.
+        **place: How the sandbox is configured.
+
+    Raises:
+        TaskError: It is no whole export of a run.
+        MachineError: There is no sandbox to run tests in.
+    """
+    import asyncio
+
+    from serve.replays import replay_file
+
+    sandbox = _loaded(place).config.sandbox
+    return asyncio.run(replay_file(Path(file), rerun=sandbox if rerun_tests else None))
 
 
 def _once(options: Once, start: Callable[[Factory, Options], Run], *, apply: bool = False) -> Result:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from local_fleet import TREE, Factory, LocalFleet, task_of, writes
 
+import raysmith
 from cluster import export
 from cluster.export import Export, ExportRefused, SecretFound, export_bytes
 from orchestrator.errors import StoreDamaged, TaskError
@@ -239,3 +240,14 @@ async def test_a_folder_that_cannot_be_written_is_told(
 ) -> None:
     with pytest.raises(TaskError, match="cannot be written"):
         save_export(tmp_path / "none/out.zip", events, factory.store, known_secrets={})
+
+
+def test_from_python_it_is_the_same_file(file: Path, events: list[Event], tmp_path: Path) -> None:
+    out = raysmith.export(events[0].run_id, tmp_path / "python.zip", home=tmp_path / "home")
+
+    done = raysmith.replay(out, home=tmp_path / "other")
+
+    assert out.read_bytes() == file.read_bytes()
+    assert (done.equal, done.run_id) == (True, events[0].run_id)
+    with pytest.raises(TaskError, match="there is no run"):
+        raysmith.export("r-none", out, home=tmp_path / "home")
