@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from actors import security
+from actors.dependencies.packages import Packages
+from actors.dependencies.settings import DependencySettings
 from actors.judge.assemble import Assembled, assemble
 from actors.judge.candidate import run_candidate
 from actors.judge.profile import profile_base
@@ -52,8 +54,11 @@ class _Session:
 class Runner:
     """Runs tests in sandboxes. Every process it starts is gone when its call returns or is cancelled."""
 
-    def __init__(self, settings: SandboxSettings | None = None) -> None:
+    def __init__(
+        self, settings: SandboxSettings | None = None, dependencies: DependencySettings | None = None
+    ) -> None:
         self.settings = settings or SandboxSettings()
+        self._packages = Packages(dependencies or DependencySettings())
         self._sandbox: Sandbox | None = None
         self._sessions: dict[str, _Session] = {}
         self._running: set[asyncio.Task[Any]] = set()
@@ -81,7 +86,11 @@ class Runner:
         sandbox = await self._ready(request.minimum)
         if request.language == "javascript":
             return await self._tracked(javascript.profile(sandbox, layer, request))
-        return await self._tracked(profile_base(sandbox, layer, request))
+
+        def profiled(shown: Layer) -> Coroutine[Any, Any, Profiled]:
+            return profile_base(sandbox, shown, request)
+
+        return await self._tracked(self._packages.profile(sandbox, layer, request.tree, profiled))
 
     async def test(self, request: TestRequest) -> TestRun:
         """Test one candidate in a fresh sandbox under a frozen profile.
@@ -89,14 +98,15 @@ class Runner:
         Raises:
             SandboxError: The sandbox could not be started or broke.
         """
-        layer = await self._layer(request.base, request.python)
+        sandbox = await self._ready(request.minimum)
+        layer = await self._packages.shown(
+            sandbox, await self._layer(request.base, request.python), request.profile.packages
+        )
         if request.profile.language == "javascript":
-            running = javascript.test(await self._ready(request.minimum), layer, request)
-            return await self._tracked(running)
+            return await self._tracked(javascript.test(sandbox, layer, request))
         assembled = await asyncio.to_thread(
             assemble, request.base, request.candidate, request.profile, modules=layer.modules
         )
-        sandbox = await self._ready(request.minimum)
         return await self._tracked(run_candidate(sandbox, layer, request, assembled))
 
     async def strength(self, request: StrengthRequest) -> Strength:
@@ -131,8 +141,8 @@ class Runner:
         Raises:
             SandboxError: It did not start, or this machine has no sandbox that may hold a shell.
         """
-        layer = await self._layer(spec.tree, spec.python)
         sandbox = await self._ready()
+        layer = await self._packages.shown(sandbox, await self._layer(spec.tree, spec.python), spec.packages)
         if spec.worker == "shell" and sandbox.level is Level.NONE:
             raise SandboxError(
                 "a model's commands run in a sandbox only, and this machine has none",

@@ -96,6 +96,7 @@ class SessionSpec:
 
     Attributes:
         worker: Who serves the session inside: `search`, or `shell` for a model's commands.
+        packages: The profile's, installed besides what the interpreter has.
     """
 
     tree: Tree
@@ -105,6 +106,7 @@ class SessionSpec:
     python: str | None
     timeout_s: float
     worker: str = "search"
+    packages: tuple[str, ...] = ()
 
 
 class RunnerPool(Protocol):

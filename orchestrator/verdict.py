@@ -125,6 +125,7 @@ class TestProfile:
         flaky: Ids that gave different outcomes on the base under equal conditions.
         judge: The strongest judge under which the base shows the same outcomes.
         language: Whose tests they are: `python` (pytest) or `javascript` (node:test).
+        packages: Wheels installed for it besides what the interpreter has: name, version and hash each.
     """
 
     expected: Mapping[str, Outcome]
@@ -136,6 +137,7 @@ class TestProfile:
     flaky: frozenset[str] = frozenset()
     judge: JudgeKind = JudgeKind.IN_PROCESS
     language: str = "python"
+    packages: tuple[str, ...] = ()
 
     @property
     def failing(self) -> tuple[str, ...]:

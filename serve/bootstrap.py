@@ -36,6 +36,7 @@ def agents_config(config: Config) -> dict[str, Any]:
     """What agents are built from, as plain values that cross Ray whatever code the other side runs."""
     return {
         "sandbox": as_json(config.sandbox),
+        "dependencies": as_json(config.dependencies),
         "repair": as_json(config.repair),
         "reply": as_json(config.reply),
         "search": as_json(config.search),
@@ -75,10 +76,11 @@ def _engines(config: Mapping[str, Any]) -> EngineShelf:
 
 
 def _runner(config: Mapping[str, Any], _engines: EngineShelf) -> Any:
+    from actors.dependencies.settings import DependencySettings
     from actors.runner import Runner
     from actors.sandbox.settings import SandboxSettings
 
-    return Runner(SandboxSettings(**config["sandbox"]))
+    return Runner(SandboxSettings(**config["sandbox"]), DependencySettings(**config["dependencies"]))
 
 
 def _repairer(config: Mapping[str, Any], engines: EngineShelf) -> Any:

@@ -20,6 +20,7 @@ import yaml
 from platformdirs import user_state_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from actors.dependencies.settings import DependencySettings
 from actors.engines.names import KEY_OF_URLS
 from actors.engines.providers import ProviderSettings, RoutingSettings
 from actors.engines.settings import EndpointSettings, SamplingSettings, VllmSettings
@@ -111,6 +112,7 @@ class Config(BaseModel):
     tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "default"
     budget: Budget = Budget()
     sandbox: SandboxSettings = SandboxSettings()
+    dependencies: DependencySettings = DependencySettings()
     judge: JudgeSettings = JudgeSettings()
     agents: AgentSettings = AgentSettings()
     repair: RepairSettings = RepairSettings()

@@ -13,16 +13,20 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from packaging.utils import canonicalize_name
 
 from orchestrator.errors import MachineError, TaskError
 from orchestrator.tree import Tree
 
 ENV = "/env"
 _SITES = "/opt/raysmith/site"
+_PACKAGES = "/opt/raysmith/packages"
+_DIST_INFO = re.compile(r"/(?P<name>[\w.-]+?)-(?P<version>\d[^/-]*)\.dist-info$")
 OURS = frozenset({"orchestrator", "actors", "cluster", "serve", "configs", "raysmith"})
 _RESERVED = ("/work", "/tmp", "/dev", "/proc", "/trusted", ENV)  # noqa: S108 - paths inside a sandbox
 _SHARED = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin")
@@ -82,6 +86,38 @@ class Layer:
     modules: frozenset[str] = frozenset()
     version: tuple[int, int, int] = (3, 11, 0)
     host_python: str = ""
+
+    @property
+    def distributions(self) -> dict[str, str]:
+        """Version of every distribution shown, by canonical name."""
+        found = (_DIST_INFO.search(place) for _, place in self.links)
+        return {canonicalize_name(each["name"]): each["version"] for each in found if each}
+
+
+def with_packages(layer: Layer, folder: Path) -> Layer:
+    """`layer` with the packages of a folder, which win over its own of the same names."""
+    release = ".".join(str(number) for number in layer.version[:2])
+    packages = f"{ENV}/lib/python{release}/site-packages"
+    inside = f"{_PACKAGES}/{folder.name}"
+    entries = {
+        entry.name: f"{inside}/{entry.name}" for entry in sorted(folder.iterdir()) if entry.name != "bin"
+    }
+    added = [(target, f"{packages}/{name}") for name, target in entries.items()]
+    places = {place for _, place in added}
+    newer = {canonicalize_name(each["name"]) for each in map(_DIST_INFO.search, places) if each}
+    kept = [
+        (target, place)
+        for target, place in layer.links
+        if place not in places
+        and not ((old := _DIST_INFO.search(place)) and canonicalize_name(old["name"]) in newer)
+    ]
+    return replace(
+        layer,
+        mounts=(*layer.mounts, (str(folder), inside)),
+        links=(*kept, *added),
+        plugins=(*layer.plugins, *_plugins([str(folder)], entries)),
+        modules=layer.modules | frozenset(map(_module_name, entries)) - {""},
+    )
 
 
 def build_layer(python: str | None = None, *, without: Iterable[str] = ()) -> Layer:

@@ -158,6 +158,7 @@ class Lab:
             plugins=profile.plugins,
             python=request.python,
             timeout_s=request.timeout_s,
+            packages=profile.packages,
         )
         self._opened += 1
         self._session = await self._stack.enter_async_context(self._runners.session(spec))

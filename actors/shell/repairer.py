@@ -45,7 +45,13 @@ class ShellRepairer:
         if not request.model:
             raise EngineMissing("a shell agent needs a model, and none is configured", "give --model")
         engine = self._engines(request.model)
-        workspace = Workspace(runners, request.tree, self._settings, python=request.python)
+        workspace = Workspace(
+            runners,
+            request.tree,
+            self._settings,
+            python=request.python,
+            packages=request.profile.packages,
+        )
         check = Check(
             request,
             workspace,

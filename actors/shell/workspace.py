@@ -73,12 +73,19 @@ class Workspace:
     """One work folder over all turns. `tree` is what is in it, as far as this side could read it."""
 
     def __init__(
-        self, runners: RunnerPool, tree: Tree, settings: ShellSettings, *, python: str | None
+        self,
+        runners: RunnerPool,
+        tree: Tree,
+        settings: ShellSettings,
+        *,
+        python: str | None,
+        packages: tuple[str, ...] = (),
     ) -> None:
         self.tree = tree
         self._runners = runners
         self._settings = settings
         self._python = python
+        self._packages = packages
         self._session: SearchSession | None = None
         self._stack = AsyncExitStack()
         self._opened = 0
@@ -146,6 +153,7 @@ class Workspace:
                 options=(),
                 plugins=(),
                 python=self._python,
+                packages=self._packages,
                 timeout_s=_START_S,
                 worker="shell",
             )

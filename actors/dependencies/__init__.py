@@ -1,0 +1,1 @@
+"""Packages that a task needs and its interpreter lacks: allowed, installed confined, shown read-only."""
