@@ -99,9 +99,7 @@ class Runner:
             SandboxError: The sandbox could not be started or broke.
         """
         sandbox = await self._ready(request.minimum)
-        layer = await self._packages.shown(
-            sandbox, await self._layer(request.base, request.python), request.profile.packages
-        )
+        layer = await self._profiled_layer(sandbox, request.base, request)
         if request.profile.language == "javascript":
             return await self._tracked(javascript.test(sandbox, layer, request))
         assembled = await asyncio.to_thread(
@@ -115,8 +113,9 @@ class Runner:
         Raises:
             SandboxError: A sandbox could not be started or broke.
         """
-        layer = await self._layer(request.tree, request.python)
-        return await self._tracked(measure(await self._ready(request.minimum), layer, request))
+        sandbox = await self._ready(request.minimum)
+        layer = await self._profiled_layer(sandbox, request.tree, request)
+        return await self._tracked(measure(sandbox, layer, request))
 
     async def scan(self, request: ScanRequest) -> Scanned:
         """What a candidate should not bring.
@@ -128,7 +127,7 @@ class Runner:
 
     async def findings(self, request: TestRequest) -> Assembled:
         """What of a candidate would be tested, what was dropped, and why a person should look."""
-        layer = await self._layer(request.base, request.python)
+        layer = await self._profiled_layer(await self._ready(request.minimum), request.base, request)
         return await asyncio.to_thread(
             assemble, request.base, request.candidate, request.profile, modules=layer.modules
         )
@@ -219,6 +218,12 @@ class Runner:
 
     async def _layer(self, tree: Tree, python: str | None) -> Layer:
         return await asyncio.to_thread(build_layer, python, without=importable_names(tree))
+
+    async def _profiled_layer(
+        self, sandbox: Sandbox, base: Tree, request: TestRequest | StrengthRequest
+    ) -> Layer:
+        layer = await self._layer(base, request.python)
+        return await self._packages.shown(sandbox, layer, request.profile.packages)
 
     async def _tracked(self, work: Coroutine[Any, Any, T]) -> T:
         """Await as a task that `cancel_all` knows."""
