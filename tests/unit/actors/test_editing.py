@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors import editing
+from actors.edited_text import EditedText
 from actors.editing import MAX_PROBLEMS, Applied, apply_blocks
 from actors.matching import NoMatch, locate, nearest
 from actors.parsing import parse
@@ -271,8 +272,8 @@ def test_of_a_huge_tree_only_files_that_hold_an_edit_are_read_for_it(monkeypatch
     files = {f"pkg/m{n}/mod_{n}.py": File(content=f"value_of_it = {n}\n".encode()) for n in range(3000)}
     files["pkg/crlf.txt"] = File(content=b"first of two\r\nlast of the two\r\n")
     read: list[str] = []
-    of = editing._Text.of
-    monkeypatch.setattr(editing._Text, "of", lambda text: read.append(text) or of(text))
+    of = EditedText.of
+    monkeypatch.setattr(EditedText, "of", lambda text: read.append(text) or of(text))
 
     found = applied(
         edit("", "value_of_it = 1234", "value_of_it = 0")
