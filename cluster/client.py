@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from orchestrator.errors import RaysmithError, ReplicaLost
@@ -79,6 +79,12 @@ class Factory:
         """Stop a run; returns when it has stopped."""
         state: RunState = self._ask("cancel", run_id, reason)
         return state
+
+    def fork(self, run_id: str, start: str, declaration: Mapping[str, Any] | None = None) -> str:
+        """A new run from a step of a past one on; see `Orchestrator.fork`."""
+        fork_id: str = self._ask("fork", run_id, start, declaration)
+        self._mine.add(fork_id)
+        return fork_id
 
     def decide(self, run_id: str, node: str | None, *, approved: bool, by: str, why: str = "") -> RunState:
         """Say yes or no at a gate; see `Orchestrator.decide`."""

@@ -196,6 +196,11 @@ class FactoryActor:
         """See `Orchestrator.cancel`. A caller that goes away does not stop it half way."""
         return await finished((await self._orchestrator()).cancel(run_id, reason))
 
+    async def fork(self, run_id: str, start: str, declaration: Mapping[str, Any] | None) -> str:
+        """See `Orchestrator.fork`. A caller that goes away does not stop it half way."""
+        orchestrator = await self._orchestrator()
+        return await finished(orchestrator.fork(run_id, start, declaration))
+
     async def decide(self, run_id: str, node: str | None, approved: bool, by: str, why: str) -> RunState:
         """See `Orchestrator.decide`. A caller that goes away does not stop it half way."""
         orchestrator = await self._orchestrator()

@@ -39,6 +39,7 @@ from orchestrator.errors import (
     TaskError,
 )
 from orchestrator.events import Event, Kind, NewEvent, RunState, Status, canonical, fold
+from orchestrator.forking import check_same_past, inherited, start_of
 from orchestrator.graph_check import checked, inputs_of
 from orchestrator.graph_work import execute
 from orchestrator.loop import Outcome
@@ -143,6 +144,13 @@ class Orchestrator:
         """How many more runs would be accepted now."""
         return self._most_in_hand - sum(not task.done() for task in self._tasks.values())
 
+    def _check_room(self) -> None:
+        if self.room <= 0:
+            raise QueueFull(
+                f"{self._most_in_hand} runs are in hand and no more are accepted",
+                "submit again later, or raise `orchestrator.max_pending_runs`",
+            )
+
     async def _earlier(self, key: str) -> str | None:
         run_id = await asyncio.to_thread(self._log.find_by_key, key)
         if run_id is None:
@@ -163,11 +171,7 @@ class Orchestrator:
         key: str | None,
         fingerprint: str | None = None,
     ) -> str:
-        if self.room <= 0:
-            raise QueueFull(
-                f"{self._most_in_hand} runs are in hand and no more are accepted",
-                "submit again later, or raise `orchestrator.max_pending_runs`",
-            )
+        self._check_room()
         digest = await asyncio.to_thread(self._artifacts.save_tree, tree or Tree())
         inputs = dict(task.inputs)
         if candidate is not None:
@@ -250,6 +254,46 @@ class Orchestrator:
                 self._tasks[run_id].cancel()
         await asyncio.wait([self._tasks[run_id]])
         return await self._state(run_id)
+
+    async def fork(self, run_id: str, start: str, declaration: Mapping[str, Any] | None = None) -> str:
+        """A new run that inherits what the run worked out before its node or step `start`; its id.
+
+        Args:
+            start: See `orchestrator.forking.start_of`.
+            declaration: Another graph than the run's own; what ended before has to be the same in it.
+
+        Raises:
+            TaskError: There is no such step, it did not end, or the graph does not fit.
+            QueueFull: As many runs are pending as may be.
+        """
+        run_id = await asyncio.to_thread(self._log.find_run, run_id)
+        events = await asyncio.to_thread(self._log.events, run_id)
+        state = fold(events)
+        seq = start_of(events, start)
+        graph = old = await self._graph_of(state)
+        if declaration is not None:
+            graph = checked(declared(declaration, "the new graph"), "the new graph")
+            check_same_past(old, graph, events, seq)
+        self._check_room()
+        version = await asyncio.to_thread(self._artifacts.put, graph.canonical_json())
+        fork_id = new_run_id()
+        data = {
+            "task": {**state.task, "graph": graph.name},
+            "graph_version": version,
+            "key": None,
+            "life": self._life,
+            "parent": {"run": run_id, "seq": seq - 1, "from": start},
+        }
+        first = NewEvent(run_id=fork_id, type=Kind.RUN_SUBMITTED, data=data, tenant=state.tenant)
+        await self._log.append([first, *inherited(events, seq, fork_id)])
+        self._carry_on(fork_id)
+        return fork_id
+
+    async def _graph_of(self, state: RunState) -> Declaration:
+        """The graph that a run keeps; that of runs from before graphs were kept is the one that ships."""
+        if state.graph_version is None:
+            return shipped(str(state.task.get("graph", "")))
+        return stored(await asyncio.to_thread(self._artifacts.get, state.graph_version))
 
     async def decide(
         self, run_id: str, node: str | None, *, approved: bool, by: str, why: str = ""
@@ -456,7 +500,6 @@ class Orchestrator:
         assert task.tree is not None
         tree = await asyncio.to_thread(self._artifacts.load_tree, task.tree)
         candidate = task.inputs.get("candidate")
-        version = state.graph_version
         live = LiveRun(
             state=state,
             events=events,
@@ -466,9 +509,7 @@ class Orchestrator:
             event_log=self._log,
             artifacts=self._artifacts,
             fleet=self._fleet,
-            graph=stored(await asyncio.to_thread(self._artifacts.get, version))
-            if version
-            else shipped(task.graph),
+            graph=await self._graph_of(state),
             memory=self._memory if task.agents.memory else None,
             on_event=self._announce,
         )

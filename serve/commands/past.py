@@ -62,6 +62,8 @@ def show(
     screen.line(
         f"run {state.run_id}, graph {clean(state.task.get('graph'))}, task {clean(state.task.get('id'))}"
     )
+    if state.parent:
+        screen.line(f"replays {clean(state.parent.get('run'))} from {clean(state.parent.get('from'))}")
     if state.task.get("origin"):
         screen.line(f"from {clean(state.task['origin'])}")
     for line in _ended_lines(state, result):

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from serve.commands import options
+from orchestrator.errors import TaskError
+from serve.commands import forking, options
 from serve.commands.door import open_door
 from serve.commands.past import recall
 from serve.render import clean, clean_lines
@@ -45,7 +46,26 @@ def export(
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `raysmith export` wrote.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE|RUN", help="What `raysmith export` wrote; with --from a run's id."),
+    ],
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="STEP",
+            help="Make a new run that inherits what came before this node or step, and goes on from there.",
+        ),
+    ] = None,
+    graph: Annotated[
+        str | None,
+        typer.Option(
+            "--graph",
+            metavar="NAME|FILE",
+            help="With --from: another graph; --set NODE.policy.KEY=VALUE changes one.",
+        ),
+    ] = None,
     rerun_tests: Annotated[
         bool,
         typer.Option("--rerun-tests", help="Really run every test run again in the sandbox, and compare it."),
@@ -56,7 +76,13 @@ def replay(
     verbose: options.Verbose = False,
     as_json: options.Json = False,
 ) -> int:
-    """Do an exported run again, without GPU, key or model, and say whether everything is equal."""
+    """Do an exported run again, without GPU, key or model, and compare; or a run of here from a step on."""
+    if start is not None:
+        policies, others = forking.split_settings(settings or ())
+        door = open_door(as_json=as_json, verbose=verbose, file=config, settings=others)
+        return forking.fork(door, str(file), start, graph, policies)
+    if graph is not None:
+        raise TaskError("--graph goes with --from", "give --from STEP and a run's id")
     from serve.replays import replay_file, sentences
     from serve.tasks import interpreter
 
