@@ -444,6 +444,21 @@ def test_no_descriptor_of_the_host_leaks_in(tmp_path: Path) -> None:
     assert found == {"0": True, "1": True, "2": True, "3": True}
 
 
+def test_no_program_gives_more_rights() -> None:
+    found = said(
+        "import json, os, stat, subprocess\n"
+        "gained = []\n"
+        "for words in (['/usr/bin/su', '-c', 'id -u'], ['/usr/bin/sudo', '-n', 'id', '-u']):\n"
+        "    try: helped = os.stat(words[0]).st_mode & stat.S_ISUID\n"
+        "    except OSError: continue\n"
+        "    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)\n"
+        "    gained += [words, helped] if done.stdout.startswith('0') else []\n"
+        "print(json.dumps([gained, os.geteuid() == 0]))"
+    )
+
+    assert found == [[], False]
+
+
 def test_killing_everything_from_inside_kills_only_itself() -> None:
     done = run("import os, signal; os.kill(-1, signal.SIGKILL); print('alive')")
 
