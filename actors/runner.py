@@ -19,12 +19,14 @@ from actors.judge.assemble import Assembled, assemble
 from actors.judge.candidate import run_candidate
 from actors.judge.profile import profile_base
 from actors.judge.strength import measure
-from actors.judge.suite import process_environment
+from actors.judge.suite import process_environment, reporter_files
 from actors.languages import javascript
+from actors.sandbox.bubblewrap import Bubblewrap
 from actors.sandbox.layer import Layer, build_layer, importable_names
 from actors.sandbox.port import Channel, Job, Sandbox
 from actors.sandbox.probe import ProbeReport, choose
 from actors.sandbox.settings import SandboxSettings
+from actors.warm.sandbox import WarmSandbox
 from orchestrator.errors import SandboxError
 from orchestrator.ports import SessionSpec
 from orchestrator.steps import (
@@ -72,7 +74,7 @@ class Runner:
         """
         sandbox, report = await asyncio.to_thread(choose, self.settings)
         if self._sandbox is None:
-            self._sandbox = sandbox
+            self._sandbox = self._warmed(sandbox)
         return report
 
     async def profile(self, request: ProfileRequest) -> Profiled:
@@ -93,7 +95,7 @@ class Runner:
         return await self._tracked(self._packages.profile(sandbox, layer, request.tree, profiled))
 
     async def test(self, request: TestRequest) -> TestRun:
-        """Test one candidate in a fresh sandbox under a frozen profile.
+        """Test one candidate in a fresh sandbox under a frozen profile; `quick` ones in a warm one.
 
         Raises:
             SandboxError: The sandbox could not be started or broke.
@@ -192,6 +194,18 @@ class Runner:
         await asyncio.gather(*(self.close_session(session) for session in list(self._sessions)))
         if self._running:
             await asyncio.wait(list(self._running))
+        if isinstance(self._sandbox, WarmSandbox):
+            await asyncio.to_thread(self._sandbox.close_idle)
+
+    def _warmed(self, sandbox: Sandbox) -> Sandbox:
+        """The sandbox with warm processes in front of it, where the machine can confine them."""
+        if not isinstance(sandbox, Bubblewrap):
+            return sandbox
+        return WarmSandbox(sandbox, lambda: {**reporter_files(), **worker_files()}, most=self.settings.warm)
+
+    def warm_cpu_s(self) -> float:
+        """CPU seconds that the warm processes held here have used so far."""
+        return self._sandbox.cpu_s() if isinstance(self._sandbox, WarmSandbox) else 0.0
 
     def _worker_job(self, layer: Layer, spec: SessionSpec) -> Job:
         name = "inside.py" if spec.worker == "shell" else "worker.py"
@@ -201,6 +215,7 @@ class Runner:
             tree=spec.tree,
             trusted=shell_files() if spec.worker == "shell" else worker_files(),
             environment=process_environment(spec.tree, layer),
+            preload=spec.preload,
         )
 
     # ---- shared

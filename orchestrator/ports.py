@@ -95,6 +95,7 @@ class SessionSpec:
     """What a warm sandbox starts with: the tree to work on, tested under a frozen profile's arguments.
 
     Attributes:
+        preload: Modules that a warm process may have loaded; None for a fresh one.
         worker: Who serves the session inside: `search`, or `shell` for a model's commands.
         packages: The profile's, installed besides what the interpreter has.
     """
@@ -107,6 +108,7 @@ class SessionSpec:
     timeout_s: float
     worker: str = "search"
     packages: tuple[str, ...] = ()
+    preload: tuple[str, ...] | None = None
 
 
 class RunnerPool(Protocol):

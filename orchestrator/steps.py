@@ -165,6 +165,7 @@ class TestRequest:
 
     The runner restores the profile's protected paths from `base` and drops control files
     that the candidate adds, whatever `candidate` holds. `minimum` is the weakest sandbox that will do.
+    `quick` is content with a run in a fork of a warm process, which no certificate is made from.
     """
 
     base: Tree
@@ -174,6 +175,7 @@ class TestRequest:
     seed: int = 0
     timeout_s: float = 300.0
     minimum: Level = Level.NONE
+    quick: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

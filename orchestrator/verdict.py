@@ -85,6 +85,7 @@ class TestRun:
         findings: Of the static trip-wire on what the candidate adds to the base; empty for the base.
         dropped: Control files and tests that the candidate brought and that were left out.
         wall_s, cpu_s: Measured outside the sandbox; CPU of all its processes.
+        warm: It was forked from a process that served other runs: quick to have, never for a certificate.
         seed: 0 for the suite's own order, else the seed of the shuffle.
     """
 
@@ -103,6 +104,7 @@ class TestRun:
     seed: int = 0
     level: Level = Level.NONE
     judge: JudgeKind = JudgeKind.IN_PROCESS
+    warm: bool = False
 
     @property
     def outcomes(self) -> dict[str, Outcome]:
@@ -126,6 +128,8 @@ class TestProfile:
         judge: The strongest judge under which the base shows the same outcomes.
         language: Whose tests they are: `python` (pytest) or `javascript` (node:test).
         packages: Wheels installed for it besides what the interpreter has: name, version and hash each.
+        preload: Modules that the base's own run imported from outside of it, in order: what a warm
+            process may have loaded before it sees a candidate.
     """
 
     expected: Mapping[str, Outcome]
@@ -138,6 +142,12 @@ class TestProfile:
     judge: JudgeKind = JudgeKind.IN_PROCESS
     language: str = "python"
     packages: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
+
+    @property
+    def may_be_loaded(self) -> tuple[str, ...] | None:
+        """`preload`; None where the task brought packages, which no process of several runs loads."""
+        return None if self.packages else self.preload
 
     @property
     def failing(self) -> tuple[str, ...]:
@@ -316,6 +326,8 @@ def _seen_once(run: TestRun) -> dict[str, Outcome]:
 def _doubts(runs: Sequence[TestRun]) -> list[str]:
     doubts: list[str] = []
     for number, run in enumerate(runs, 1):
+        if run.warm:
+            doubts.append(f"run {number} was not made in a fresh process")
         if run.end is not RunEnd.EXITED:
             doubts.append(f"run {number} ended by {run.end}")
         if not run.complete:

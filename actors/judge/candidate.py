@@ -26,7 +26,8 @@ async def run_candidate(
 
     What is green in processes apart is believed as it is. What is not is run again in one process, whose
     words are better; when it is green there, either the tests need more than plain data, and the weaker
-    judge's word stands as such, or the two judges contradict each other.
+    judge's word stands as such, or the two judges contradict each other. A quick
+    request gets one run in one process.
 
     Raises:
         SandboxError: A sandbox could not be started or broke.
@@ -42,6 +43,9 @@ async def run_candidate(
     )
     seed = 0 if profile.fixed_order else request.seed
     where = (sandbox, layer, assembled.tree, suite)
+    if request.quick:
+        quick = await run_suite(*where, seed=seed, timeout_s=request.timeout_s, preload=profile.may_be_loaded)
+        return replace(quick.run, findings=assembled.findings, dropped=assembled.dropped)
     more: tuple[str, ...] = ()
     if profile.judge is not JudgeKind.IN_PROCESS:
         shown = await run_apart(*where, seed=seed, timeout_s=request.timeout_s)

@@ -50,7 +50,7 @@ async def profile_base(sandbox: Sandbox, layer: Layer, request: ProfileRequest) 
     """
     suite = read_suite(request, layer)
     own, other, apart = await asyncio.gather(
-        run_suite(sandbox, layer, request.tree, suite, timeout_s=request.timeout_s),
+        run_suite(sandbox, layer, request.tree, suite, timeout_s=request.timeout_s, learn=True),
         run_suite(sandbox, layer, request.tree, suite, seed=_SHUFFLE, timeout_s=request.timeout_s),
         _apart(sandbox, layer, request, suite),
     )
@@ -72,6 +72,7 @@ async def profile_base(sandbox: Sandbox, layer: Layer, request: ProfileRequest) 
         fixed_order=bool(differing - flaky),
         flaky=flaky,
         judge=_strongest(own.run, apart, flaky),
+        preload=own.modules,
     )
     return Profiled(profile=profile, run=own.run)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from orchestrator.verdict import CollectionError, Outcome, TestCase
 
 _PHASES = ("setup", "call", "teardown")
 _MOST_IRREGULAR = 20
+_MOST_MODULES = 5000
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,7 @@ class Told:
     inexact: frozenset[str] = frozenset()
     complete: bool = False
     irregular: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
     started: bool = False
 
 
@@ -83,6 +87,7 @@ class _Fold:
     phases: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     subtests: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     irregular: dict[str, None] = field(default_factory=dict)
+    modules: tuple[str, ...] = ()
     ended: bool = False
 
     def wrong(self, what: str) -> None:
@@ -128,6 +133,10 @@ class _Fold:
         for what in record["what"]:
             self.wrong(what)
 
+    def _modules(self, record: Mapping[str, Any]) -> None:
+        names = [str(name) for name in record["names"]]
+        self.modules = tuple(name for name in names if _MODULE.fullmatch(name))[:_MOST_MODULES]
+
     def _end(self, _: Mapping[str, Any]) -> None:
         self.ended = True
 
@@ -151,6 +160,7 @@ class _Fold:
             inexact=self.inexact,
             complete=self.ended,
             irregular=tuple(self.irregular),
+            modules=self.modules,
             started=self.expected > 0,
         )
 

@@ -27,6 +27,7 @@ from typing import Any
 
 import pytest
 from _pytest import runner
+from _pytest.assertion.rewrite import AssertionRewritingHook
 
 Send = Callable[..., None]
 Key = Callable[[pytest.Item], str]
@@ -84,16 +85,22 @@ def snapshot() -> Snapshot:
     return seen
 
 
-def changed(before: Snapshot) -> list[str]:
-    """Names from `before` that are something else by now."""
+def current(key: tuple[str, ...]) -> tuple[Any, Any]:
+    """What a snapshot holds under a key, as it is now; None for what is gone."""
+    holder: Any = sys.modules.get(key[0])
+    if len(key) == 3:
+        holder = vars(holder).get(key[1]) if holder else None
+    value = vars(holder).get(key[-1]) if holder is not None else None
+    return value, getattr(value, "__code__", None)
+
+
+def changed(before: Snapshot) -> list[tuple[str, ...]]:
+    """Keys from `before` under which something else is by now."""
     found = []
     for key, (value, code) in before.items():
-        holder: Any = sys.modules.get(key[0])
-        if len(key) == 3:
-            holder = vars(holder).get(key[1]) if holder else None
-        now = vars(holder).get(key[-1]) if holder is not None else None
-        if now is not value or (code is not None and now.__code__ is not code):
-            found.append(".".join(key))
+        now, now_code = current(key)
+        if now is not value or (code is not None and now_code is not code):
+            found.append(key)
     return found
 
 
@@ -156,24 +163,27 @@ def culprit(error: BaseException, work: str) -> str | None:
 class Reporter:
     """The plugin: it only watches, except for the order of a shuffled run."""
 
-    def __init__(self, send: Send, asked: dict[str, Any], seen: list[str]) -> None:
+    def __init__(
+        self, send: Send, asked: dict[str, Any], seen: list[str], before: Snapshot | None = None
+    ) -> None:
+        # Taken long before the workspace could be found, it is as good at the end as in between.
+        self.is_quick = before is not None
         self.__send = send
         self.asked = asked
         self.seen = seen
         self.told = 0
         self.causes: dict[str, dict[str, Any]] = {}
-        self.before = snapshot()
+        self.before = snapshot() if before is None else before
         self.exit: int | None = None
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self) -> None:
         """Plugins of the environment may patch pytest while they load; from here on nothing may."""
-        now = snapshot()
-        for key, (value, code) in now.items():
-            if key in self.before and self.before[key] != (value, code):
-                place = getattr(code, "co_filename", self.asked["work"])
-                if not place.startswith((self.asked["work"], "<")):
-                    self.before[key] = (value, code)
+        for key in changed(self.before):
+            value, code = current(key)
+            place = getattr(code, "co_filename", self.asked["work"])
+            if not place.startswith((self.asked["work"], "<")):
+                self.before[key] = (value, code)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -204,7 +214,8 @@ class Reporter:
         if self.asked["stubs"]:
             inexact = [item.nodeid for item in session.items if self.asked["is_inexact"](item)]
         self.__send("collected", ids=ids, inexact=inexact)
-        self.check(session.config)
+        if not self.is_quick:
+            self.check(session.config)
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -224,6 +235,8 @@ class Reporter:
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> Wrapper:
         yield
+        if self.is_quick:
+            return
         module = item.nodeid.split("::")[0]
         if nextitem is None or nextitem.nodeid.split("::")[0] != module:
             self.check(item.config)
@@ -236,11 +249,13 @@ class Reporter:
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
+        if self.asked["learn"]:
+            self.__send("modules", names=foreign_modules(self.asked["work"]))
         self.__send("end", exit=self.exit)
 
     def check(self, config: pytest.Config) -> None:
         """Tell of internals that are not what they were, and of hooks from where none may come."""
-        wrong = [f"{name} was replaced" for name in changed(self.before)[:5]]
+        wrong = [f"{'.'.join(key)} was replaced" for key in changed(self.before)[:5]]
         wrong += [f"{where} hooked itself into pytest" for where in self.strange_hooks(config)[:5]]
         wrong += self.seen[self.told :]
         self.told = len(self.seen)
@@ -276,6 +291,19 @@ def keep_names() -> None:
             os.environ.pop("PYTEST_CURRENT_TEST", None)
 
     vars(runner)["_update_current_test_var"] = update
+
+
+def foreign_modules(work: str) -> list[str]:
+    """Modules that were imported from outside of the workspace, in order; none that pytest rewrote."""
+    found = []
+    for name, module in list(sys.modules.items()):
+        spec = getattr(module, "__spec__", None)
+        if spec is None or spec.name != name or isinstance(spec.loader, AssertionRewritingHook):
+            continue
+        places = [spec.origin or "", *(spec.submodule_search_locations or ())]
+        if not any(str(place).startswith(work) for place in places):
+            found.append(name)
+    return found
 
 
 def arguments(asked: dict[str, Any]) -> list[str]:
@@ -316,8 +344,12 @@ def farewell(link: Any, exit_code: int) -> None:
     link.stream.receive()
 
 
-def run() -> int:
-    """Read what is asked, run pytest, end with its exit code."""
+def run(before: Snapshot | None = None) -> int:
+    """Read what is asked, run pytest, end with its exit code.
+
+    Args:
+        before: What `snapshot` gave before this process was forked.
+    """
     asked = json.loads(sys.stdin.buffer.read())
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -338,7 +370,7 @@ def run() -> int:
     if asked["apart"]:
         link = beside("remote", asked).install(beside("wire", asked), beside("raised", asked), asked)
     seen = beside("watch", asked).install(asked["work"], asked["added"], asked["tests"])
-    exit_code = int(pytest.main(given, plugins=[Reporter(send, asked, seen)]))
+    exit_code = int(pytest.main(given, plugins=[Reporter(send, asked, seen, before)]))
     if link is not None:
         farewell(link, exit_code)
     return exit_code

@@ -52,6 +52,7 @@ class Shown:
     run: TestRun
     causes: tuple[Cause, ...] = ()
     inexact: frozenset[str] = field(default_factory=frozenset)
+    modules: tuple[str, ...] = ()
 
 
 async def run_suite(
@@ -64,6 +65,8 @@ async def run_suite(
     timeout_s: float,
     stubs: Sequence[str] = (),
     blind: bool = False,
+    learn: bool = False,
+    preload: tuple[str, ...] | None = None,
 ) -> Shown:
     """Run `suite` on `tree` in a fresh sandbox.
 
@@ -71,12 +74,25 @@ async def run_suite(
         seed: 0 for the suite's own order.
         stubs: Top-level names that stand-ins may replace; then tests are only collected.
         blind: Stand-ins replace everything under those names, without trying it.
+        learn: Have the run tell what it imported from outside of the workspace.
+        preload: Modules that may be loaded before the run starts; None asks for a fresh process.
 
     Raises:
         SandboxError: The sandbox could not be started or broke.
     """
     key = secrets.token_bytes(32)
-    job = suite_job(layer, tree, suite, key, seed=seed, timeout_s=timeout_s, stubs=stubs, blind=blind)
+    job = suite_job(
+        layer,
+        tree,
+        suite,
+        key,
+        seed=seed,
+        timeout_s=timeout_s,
+        stubs=stubs,
+        blind=blind,
+        learn=learn,
+        preload=preload,
+    )
     return shown(await sandbox.run(job), key, seed=seed)
 
 
@@ -101,8 +117,9 @@ def shown(done: Completed, key: bytes, *, seed: int) -> Shown:
         seed=seed,
         level=done.level,
         judge=JudgeKind.IN_PROCESS,
+        warm=done.warm,
     )
-    return Shown(run=run, causes=causes, inexact=told.inexact)
+    return Shown(run=run, causes=causes, inexact=told.inexact, modules=told.modules)
 
 
 def source_roots(tree: Tree) -> tuple[str, ...]:
@@ -148,6 +165,11 @@ def _paths(tree: Tree) -> list[str]:
     return [f"{{work}}/{root}" for root in source_roots(tree)]
 
 
+def reporter_files() -> dict[str, str]:
+    """The files that a reporter beside the code needs, as they are laid into the trusted folder."""
+    return {name: (_HERE / name).read_text() for name in ("reporter.py", "stubs.py", "watch.py")}
+
+
 def suite_job(
     layer: Layer,
     tree: Tree,
@@ -158,9 +180,18 @@ def suite_job(
     timeout_s: float,
     stubs: Sequence[str] = (),
     blind: bool = False,
+    learn: bool = False,
+    preload: tuple[str, ...] | None = None,
 ) -> Job:
     """The process that runs a suite and reports; its arguments are those of `run_suite`."""
-    asked = {**_asked(suite, tree), "key": key.hex(), "seed": seed, "stubs": list(stubs), "blind": blind}
+    asked = {
+        **_asked(suite, tree),
+        "key": key.hex(),
+        "seed": seed,
+        "stubs": list(stubs),
+        "blind": blind,
+        "learn": learn,
+    }
     return Job(
         layer=layer,
         argv=("-I", "-B", "{trusted}/reporter.py"),
@@ -169,6 +200,7 @@ def suite_job(
         stdin=json.dumps(asked).encode(),
         environment=process_environment(tree, layer),
         timeout_s=timeout_s,
+        preload=preload,
     )
 
 

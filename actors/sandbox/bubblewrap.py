@@ -111,8 +111,8 @@ class Bubblewrap(Supervised):
             "plain": False,
             "polled": False,
             "spaces": [WORK, "/tmp", "/dev/shm"],  # noqa: S108 - inside
-            "seccomp": program().hex(),
-            "before": _before(),
+            "seccomp": program(makes_namespaces=job.makes_namespaces).hex(),
+            "before": _before(job),
             "mounts": list(job.layer.mounts),
             "files": {**ETC, **job.layer.files, f"{TRUSTED}/boot.py": BOOT.read_text(), **trusted},
             "after": _after(settings, job, environment),
@@ -148,10 +148,11 @@ def placed(text: bytes) -> bytes:
     return text.replace(b"{work}", WORK.encode()).replace(b"{trusted}", TRUSTED.encode())
 
 
-def _before() -> list[str]:
+def _before(job: Job) -> list[str]:
     """Arguments before the mounts: namespaces, privileges, the standard folders."""
     return [
-        *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"),
+        *("--unshare-all", "--unshare-user", *(() if job.makes_namespaces else ("--disable-userns",))),
+        *("--die-with-parent", "--new-session"),
         *("--clearenv", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL", "--hostname", "sandbox"),
         *("--proc", "/proc", "--dev", "/dev"),
     ]

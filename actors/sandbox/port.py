@@ -23,6 +23,8 @@ class Job:
         stdin: What the process reads, then end of file.
         environment: Added to the minimal environment.
         timeout_s: Wall limit; None leaves it to whoever holds the channel.
+        makes_namespaces: `argv` is trusted code that confines what it starts itself.
+        preload: Modules that a warm process may have loaded before the run; None asks for a fresh process.
     """
 
     layer: Layer
@@ -33,6 +35,8 @@ class Job:
     environment: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float | None = None
     memory_mib: int | None = None
+    makes_namespaces: bool = False
+    preload: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,7 @@ class Completed:
         records: What it wrote to descriptor 3.
         cpu_s: Of all its processes; wall_s and cpu_s are measured outside.
         memory: How memory was bounded: `cgroup-v1`, `cgroup-v2`, `polled` or `none`.
+        warm: It was forked from a process that served other runs.
     """
 
     end: RunEnd
@@ -56,6 +61,7 @@ class Completed:
     peak_mib: float
     memory: str
     level: Level
+    warm: bool = False
 
 
 class Channel(Protocol):

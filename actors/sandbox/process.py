@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import socket
 import subprocess
 import sys
 import threading
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,14 +17,15 @@ from actors.sandbox.folders import remove_folder
 from actors.sandbox.limits import read_cpu, sweep_everywhere, tree_usage
 from actors.sandbox.port import Completed, Job
 from actors.sandbox.settings import SandboxSettings
-from orchestrator.errors import SandboxError, SandboxTimeout
+from actors.sandbox.stream import receive
+from orchestrator.errors import SandboxError
 from orchestrator.tree import Tree
 from orchestrator.verdict import Level, RunEnd
 
 _START = "import sys; sys.path.append({root!r}); from {main} import main; main()"
 _SUPERVISOR = "actors.sandbox.supervisor"
 _ROOT = str(Path(__file__).parents[2])
-_RECORD_BYTES = 64 << 20
+RECORD_BYTES = 64 << 20
 _READY = b"ready\n"
 _MIB = 1 << 20
 
@@ -47,6 +47,7 @@ class SupervisedProcess:
         self._folder = folder
         self._started: dict[str, Any] = {}
         self._over: Completed | None = None
+        self._lost: SandboxError | None = None
         self._lock = threading.Lock()
         self._cpu = 0.0
         self._socket: socket.socket | None = None
@@ -99,8 +100,14 @@ class SupervisedProcess:
             SandboxError: It never stood, or its supervisor died.
         """
         with self._lock:
+            if self._lost is not None:
+                raise self._lost
             if self._over is None:
-                self._over = self._collect()
+                try:
+                    self._over = self._collect()
+                except SandboxError as error:
+                    self._lost = error
+                    raise
             return self._over
 
     def close(self) -> Completed:
@@ -179,20 +186,26 @@ class SupervisedProcess:
 
     def receive(self, count: int, timeout_s: float) -> bytes:
         """See `Channel.receive`."""
-        deadline, data = time.monotonic() + timeout_s, bytearray()
-        channel = self._channel()
-        while len(data) < count:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([channel], [], [], left)[0]:
-                raise SandboxTimeout("a call into the sandbox", timeout_s)
-            try:
-                part = channel.recv(min(count - len(data), _MIB))
-            except OSError as error:
-                raise self._gone() from error
-            if not part:
-                raise self._gone()
-            data += part
-        return bytes(data)
+        try:
+            return receive(self._channel(), count, timeout_s)
+        except OSError as error:
+            raise self._gone() from error
+
+    def send_files(self, data: bytes, files: Sequence[int]) -> None:
+        """Write all of `data`, with descriptors beside it; they stay open here.
+
+        Raises:
+            SandboxError: The process is gone.
+        """
+        try:
+            sent = socket.send_fds(self._channel(), [data], list(files))
+            self._channel().sendall(data[sent:])
+        except OSError as error:
+            raise self._gone() from error
+
+    def fileno(self) -> int:
+        """Of the channel, for select."""
+        return self._channel().fileno()
 
     def _channel(self) -> socket.socket:
         if self._socket is None:
@@ -252,7 +265,7 @@ def bounds(settings: SandboxSettings, job: Job) -> dict[str, Any]:
         "disk_bytes": settings.disk_mib * _MIB,
         "spaces": [],
         "output_bytes": settings.output_kib * 1024,
-        "record_bytes": _RECORD_BYTES,
+        "record_bytes": RECORD_BYTES,
         "channel": None,
         "framed": False,
     }

@@ -48,6 +48,9 @@ class SandboxSettings:
     output_kib: int = 1024
     """What a run may print before it is stopped."""
 
+    warm: int = 2
+    """Processes with pytest and packages loaded that a runner keeps for quick runs; 0 for none."""
+
     allow_unsandboxed: str = ""
     """`I-accept-that-generated-code-runs-as-me` lets code run without any sandbox; nothing else does."""
 
@@ -60,6 +63,8 @@ class SandboxSettings:
         for name in _BOUNDS:
             if getattr(self, name) <= 0:
                 raise ValueError(f"sandbox.{name} is {getattr(self, name)}; it has to be above 0")
+        if self.warm < 0:
+            raise ValueError(f"sandbox.warm is {self.warm}; it has to be at least 0")
         if self.allow_unsandboxed not in ("", ACCEPT):
             raise ValueError(f"sandbox.allow_unsandboxed has to be empty or {ACCEPT!r}")
 

@@ -159,6 +159,7 @@ class Lab:
             python=request.python,
             timeout_s=request.timeout_s,
             packages=profile.packages,
+            preload=profile.may_be_loaded,
         )
         self._opened += 1
         self._session = await self._stack.enter_async_context(self._runners.session(spec))

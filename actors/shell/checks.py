@@ -146,6 +146,7 @@ class Check:
             profile=request.profile,
             python=request.python,
             timeout_s=request.timeout_s,
+            quick=True,
         )
 
     async def _keep(self, checked: Checked) -> None:

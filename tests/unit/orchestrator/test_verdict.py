@@ -46,6 +46,7 @@ def test_one_green_run_is_not_enough() -> None:
         {"exit_code": 1},
         {"exit_code": None},
         {"irregular": ("a duplicate record",)},
+        {"warm": True},
         {"findings": ("a.py:1 calls os._exit",)},
         {"collection_errors": (CollectionError(path="test_x.py", detail="boom"),)},
     ],
