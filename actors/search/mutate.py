@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from actors.search.mutators import (
+    accumulating,
     adapting,
     calls,
     constants,
@@ -18,6 +19,7 @@ from actors.search.mutators import (
     missing,
     names,
     operators,
+    rescuing,
     statements,
     terms,
     unused,
@@ -39,6 +41,8 @@ _PLAIN = (
     statements,
     flow,
     unused,
+    accumulating,
+    rescuing,
 )
 #: Families of operators with the highest weight of any of their proposals; the numerous ones come second.
 FAMILIES = (

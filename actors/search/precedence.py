@@ -55,7 +55,7 @@ def level(node: ast.AST) -> int:  # noqa: PLR0911 - a table by node
     return ATOM
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=50_000)
 def level_of_text(text: str) -> int:
     """`level` of an expression in words; text that is no expression counts as loosest."""
     try:

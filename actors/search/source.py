@@ -28,6 +28,7 @@ class Source:
             raise ValueError(f"{path} has {len(self.starts)} lines; at most {MAX_LINES} are searched")
         self.error: SyntaxError | None = None
         self.tree: ast.Module | None = None
+        self._spans: dict[ast.AST, tuple[int, int]] = {}
         try:
             self.tree = ast.parse(self.text.removeprefix("\ufeff"))
         except SyntaxError as error:
@@ -97,6 +98,11 @@ class Source:
 
     def span(self, node: ast.AST) -> tuple[int, int]:
         """First character and the one after the last of an expression or statement, decorators included."""
+        if node not in self._spans:
+            self._spans[node] = self._span(node)
+        return self._spans[node]
+
+    def _span(self, node: ast.AST) -> tuple[int, int]:
         line, column = node.lineno, node.col_offset  # type: ignore[attr-defined]
         decorators = getattr(node, "decorator_list", None)
         if decorators:

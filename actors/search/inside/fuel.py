@@ -15,6 +15,8 @@ from typing import Any
 _NAME = "__raysmith_burn__"
 _left = 1 << 62
 PLENTY = 1 << 62
+#: Where statements hold statements; loops stand nowhere else.
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 
 
 class Exhausted(BaseException):
@@ -42,7 +44,11 @@ def left() -> int:
 def compiled(source: str | bytes, filename: str, flags: int = 0) -> CodeType:
     """`source` with burning loops; raises what `compile` raises."""
     tree = compile(source, filename, "exec", flags=flags | ast.PyCF_ONLY_AST, dont_inherit=True)
-    for node in ast.walk(tree):
+    left: list[Any] = [tree]
+    while left:
+        node = left.pop()
+        for name in _BLOCKS:
+            left += getattr(node, name, ())
         if isinstance(node, (ast.While, ast.For, ast.AsyncFor)):
             node.body.insert(0, _burning(node))
     code: CodeType = compile(tree, filename, "exec", flags=flags, dont_inherit=True)

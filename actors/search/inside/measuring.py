@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,22 @@ from .suite import Suite
 # A suite in which everything hangs is measured in seconds, not in minutes.
 _SECOND_HANG_S = 0.5
 _BASE_TURNS = 3_000_000
+_STARTS = frozenset(("subprocess.Popen", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "os.system"))
+
+
+class Watch:
+    """Whether tests read the task's files again or start processes that may; a hook that stays for good."""
+
+    def __init__(self, filenames: Iterable[str]) -> None:
+        self._files = frozenset(filenames)
+        self.seen = False
+        sys.addaudithook(self._note)
+
+    def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event in _STARTS:
+            self.seen = True
+        elif event == "open" and isinstance(arguments[0], str):
+            self.seen = self.seen or os.path.abspath(arguments[0]) in self._files  # noqa: PTH100
 
 
 class Measuring:
@@ -34,6 +51,7 @@ class Measuring:
         self._leaks = False
         self._fixed_order = False
         self._wrote = False
+        self._reads_files = True
         self._turns: dict[str, int] = {}
         self._quick_s: dict[str, float] = {}
         self._base: dict[str, list[Any]] = {}
@@ -50,6 +68,7 @@ class Measuring:
         others = [test for test in tests if test not in set(failing)]
         hung = {test for test in tests if results[test][1] in ("Timeout", "Exhausted")}
         self._turns = {test: measured[test][5] for test in tests if test not in hung}
+        self._reads_files = any(measured[test][6] for test in tests)
         wrote = self._wrote
         order = [test for test in [*failing, *others] if test not in hung]
         again = self._measure(order, timeout_s) if reordered is None else results
@@ -104,19 +123,20 @@ class Measuring:
                     results[left[0]] = child.next(timeout_s, timeout_s * 2)
                     left.pop(0)
             except children.Overran:
-                results[left.pop(0)] = ["failed", "Timeout", 0, "", 0, 0]
+                results[left.pop(0)] = ["failed", "Timeout", 0, "", 0, 0, True]
                 timeout_s = min(timeout_s, _SECOND_HANG_S)
             except children.Ended:
-                results[left.pop(0)] = ["error", "Died", 0, "", 0, 0]
+                results[left.pop(0)] = ["error", "Died", 0, "", 0, 0, True]
             self._finish(child)
         return results
 
     def _run_all(self, report: children.Report, tests: Sequence[str]) -> None:
         self._close_channel()
+        watch = Watch(self._filenames.values())
         for test, following in zip(tests, [*tests[1:], None], strict=True):
             fuel.fill(_BASE_TURNS)
             result = self._suite.run(test, following)
-            report([*result, _BASE_TURNS - max(fuel.left(), 0)])
+            report([*result, _BASE_TURNS - max(fuel.left(), 0), watch.seen])
 
     def do_trace(self, tests: Sequence[str], test_s: float, total_s: float) -> dict[str, Any]:
         """Lines that each of `tests` executes, type names per function, and how failing tests fail."""

@@ -222,7 +222,7 @@ class Server(Measuring):
             fault = "timeout"
         except children.Ended:
             fault = "died"
-        self._finish(child, [path for one in batch for path in one.contents])
+        self._finish(child, [path for one in batch for path in one.contents] if self._reads_files else ())
         return told, fault, clean
 
     def _probe_all(self, report: children.Report, batch: Sequence[Prepared], bounds: Limits) -> None:
@@ -230,12 +230,14 @@ class Server(Measuring):
         tank = self._tank(bounds)
         disk = probing.Disk(self._guard)
         for prepared in batch:
-            disk.lay(prepared.contents)
+            if self._reads_files:
+                disk.lay(prepared.contents)
             with probing.applied(prepared.plan):
                 report(probing.probe(self._suite, self._chosen(prepared), self._base, tank))
             self._state.restore()
         if len(batch) > 1:
-            disk.lay({})
+            if self._reads_files:
+                disk.lay({})
             result = probing.probe(self._suite, self._failing[: probing.MAX_FAILING], self._base, tank)
             report(not (result["fixed"] or result["changed"]))
 

@@ -41,6 +41,9 @@ def clamps(site: Site) -> Iterator[Change]:
             options.update({f"min({own}, {name})": 0.25, f"max({own}, {name})": 0.25})
         if kinds & _SEQUENCES:
             options.update({f"{term} % len({name})": 0.25, f"min({own}, len({name}))": 0.2})
+    for other in donors(site)[:8]:
+        if other != own:
+            options.update({f"min({own}, {other})": 0.2, f"max({own}, {other})": 0.2})
     for text, weight in options.items():
         yield Change(
             spans=(site.put(node, text),),
@@ -55,6 +58,41 @@ def _is_operand(site: Site) -> bool:
     if isinstance(parent, ast.Call):
         return field == "func" or called_name(parent) in ("len", "max", "min", "abs", "print", "append")
     return isinstance(parent, ast.Attribute | ast.Expr | ast.FormattedValue)
+
+
+def donors(site: Site) -> list[str]:
+    """Lookups and attributes that the function reads elsewhere and whose names are bound here."""
+    bound = {*site.visible(), "self"}
+    found: dict[str, None] = {}
+    for part in ast.walk(site.function) if site.function else ():
+        if not isinstance(part, ast.Subscript | ast.Attribute) or not isinstance(part.ctx, ast.Load):
+            continue
+        if isinstance(part, ast.Subscript) and isinstance(part.slice, ast.Slice):
+            continue
+        parent, field = site.source.parents[part]
+        names = {one.id for one in ast.walk(part) if isinstance(one, ast.Name)}
+        if names <= bound and not (isinstance(parent, ast.Call) and field == "func"):
+            found.setdefault(site.text(part))
+    return [text for text in found if len(text) <= 30]
+
+
+def transplants(site: Site) -> Iterator[Change]:
+    """A lookup or an attribute from elsewhere in the function in the place of a value."""
+    node = site.node
+    if not isinstance(node, ast.Name | ast.Subscript | ast.Attribute | ast.Constant) or not is_value(site):
+        return
+    parent, field = site.source.parents[node]
+    if field == "func" or isinstance(parent, ast.Attribute | ast.Expr | ast.JoinedStr | ast.FormattedValue):
+        return
+    own = site.text(node)
+    for other in donors(site)[:10]:
+        if other != own:
+            yield Change(
+                spans=(site.put(node, other),),
+                weight=0.2,
+                kind="transplant",
+                why=f"`{other}` instead of `{own}`"[:80],
+            )
 
 
 def elements(site: Site) -> Iterator[Change]:
@@ -130,4 +168,4 @@ def unpacking(site: Site) -> Iterator[Change]:
     yield Change(spans=((separator, separator, ", 1"),), weight=0.5, kind="unpacking", why="split once only")
 
 
-ALL = (clamps, elements, recursion, unpacking)
+ALL = (clamps, transplants, elements, recursion, unpacking)

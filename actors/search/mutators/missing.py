@@ -78,6 +78,47 @@ def _is_test(site: Site, node: ast.expr) -> bool:
     )
 
 
+def prefixes(site: Site) -> Iterator[Change]:
+    """A condition that has to be asked before this one, as this one fails without it."""
+    node = site.node
+    if not isinstance(node, ast.expr) or isinstance(node, ast.BoolOp | ast.Constant):
+        return
+    parent, name = site.source.parents[node]
+    if not (_is_test(site, node) or name == "ifs" or isinstance(parent, ast.BoolOp)):
+        return
+    read = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+    fails = any(kind in _FAILURES for kind, _ in site.evidence.errors)
+    options: list[tuple[str, str, float]] = []
+    for one in sorted(read & {*site.visible(), *_bound_here(site)}):
+        options += [("and", one, 0.5), ("and", f"{one} is not None", 0.4), ("or", f"not {one}", 0.5)]
+        options += [("and", f"isinstance({one}, {kind})", 0.25) for kind in ("dict", "str", "list", "int")]
+        options += [("and", f"{one} > 0", 0.15), ("and", f"{one} != 0", 0.2)]
+    for part in ast.walk(node):
+        if isinstance(part, ast.Subscript) and not isinstance(part.slice, ast.Slice):
+            owner, key = site.text(part.value), site.text(part.slice)
+            options += [("and", f"{key} in {owner}", 0.4), ("and", f"{key} < len({owner})", 0.3)]
+        elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id == "self":
+            options += [("and", site.text(part), 0.4), ("or", f"not {site.text(part)}", 0.4)]
+    for word, text, weight in dict.fromkeys(options):
+        own = site.wrapped(node, precedence.NOT if word == "and" else precedence.AND)
+        yield Change(
+            spans=(site.put(node, f"{text} {word} {own}"),),
+            weight=weight if fails else 0.4 * weight,
+            kind="prefix",
+            why=f"`{text} {word}` was missing",
+        )
+
+
+_FAILURES = frozenset(("TypeError", "AttributeError", "IndexError", "KeyError", "ZeroDivisionError"))
+
+
+def _bound_here(site: Site) -> set[str]:
+    parent = site.source.parent(site.node)
+    if not isinstance(parent, ast.comprehension):
+        return set()
+    return {part.id for part in ast.walk(parent.target) if isinstance(part, ast.Name)}
+
+
 def guards(site: Site) -> Iterator[Change]:
     """An early exit before the statement: return, raise, continue or break under a condition."""
     node = site.node
@@ -132,6 +173,7 @@ def conditional(site: Site) -> Iterator[Change]:
 
 ALL = (
     more_conditions,
+    prefixes,
     guards,
     conditional,
 )

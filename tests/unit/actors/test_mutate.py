@@ -88,6 +88,7 @@ def test_proposals_for_any_expression_parse(expression: str, newline: str, ended
         ast.parse(mutated)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("+-*/%"), min_size=2, max_size=4))
 def test_an_operator_changes_alone_where_nothing_else_is_meant(symbols: list[str]) -> None:
     expression = "a" + "".join(f" {symbol} b" for symbol in symbols)
@@ -132,6 +133,13 @@ CLASSES = {
     "repeated object": ("x = [[0]] * a", "x = [[0] for _ in range(a)]"),
     "branches": ("x = a if b else 0", "x = 0 if b else a"),
     "exchanged names": ("x = a[b] + a", "x = b[a] + b"),
+    "gather": ("a[b] = c", "a[b] = a.get(b, 0) + c"),
+    "gather in lists": ("a[b] = [c]", "a.setdefault(b, []).append(c)"),
+    "make first": ("a[b].append(c)", "a.setdefault(b, []).append(c)"),
+    "other bound": ("if a < b:", "if 0 <= a < b:"),
+    "format": ('x = f"{a}"', 'x = f"{a:02d}"'),
+    "asked before": ("if a.real > 3:", "if a and a.real > 3:"),
+    "transplant": ("x = a[0] + b", "x = a[0] + a[0]"),
     "comprehension filter": ("x = [y for y in a]", "x = [y for y in a if y]"),
 }
 
@@ -199,6 +207,15 @@ def test_a_string_is_made_what_the_expected_text_shows() -> None:
     found = proposals("def f(name):\n    return 'Hello ' + name + '!'\n", evidence)
 
     assert "def f(name):\n    return 'Hello, ' + name + '!'\n" in found
+
+
+def test_an_exception_that_a_test_met_is_caught() -> None:
+    evidence = Evidence(errors=(("ValueError", "bad"),))
+
+    found = proposals("def f(a):\n    for x in a:\n        g(x)\n", evidence)
+
+    caught = "        try:\n            g(x)\n        except ValueError:\n            continue\n"
+    assert f"def f(a):\n    for x in a:\n{caught}" in found
 
 
 def test_an_await_is_added() -> None:
