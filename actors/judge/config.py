@@ -125,13 +125,18 @@ def _parse(path: str, content: bytes) -> Mapping[str, Any] | None:
 
 def _from_toml(name: str, data: Mapping[str, Any]) -> Mapping[str, Any] | None:
     if name != "pyproject.toml":
-        section: Mapping[str, Any] = data.get("pytest", {})
-        return section
-    tool = data.get("tool", {}).get("pytest", {})
+        return _table(data, "pytest", name)
+    tool = _table(_table(data, "tool", name), "pytest", name)
     if "ini_options" in tool:
-        options: Mapping[str, Any] = tool["ini_options"]
-        return options
+        return _table(tool, "ini_options", name)
     return tool or None
+
+
+def _table(data: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any]:
+    found = data.get(key, {})
+    if not isinstance(found, dict):
+        raise TaskError(f"`{key}` in {name} is {str(found)[:80]!r} and holds no settings", "make it a table")
+    return found
 
 
 def _from_ini(name: str, text: str) -> Mapping[str, Any] | None:

@@ -129,3 +129,17 @@ def test_plugins_load_when_they_help_or_are_named(
     mentions: str, kept: tuple[str, ...], chosen: tuple[str, ...]
 ) -> None:
     assert plugins(PLUGINS, mentions, kept) == chosen
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "key"),
+    [
+        ("pyproject.toml", "tool = 3\n", "tool"),
+        ("pyproject.toml", "[tool]\npytest = 'x'\n", "pytest"),
+        ("pyproject.toml", "[tool.pytest]\nini_options = [1]\n", "ini_options"),
+        ("pytest.toml", "pytest = 1\n", "pytest"),
+    ],
+)
+def test_a_table_that_is_none_is_named(path: str, text: str, key: str) -> None:
+    with pytest.raises(TaskError, match=f"`{key}` in {path}"):
+        find(Tree(files={path: File(content=text.encode())}))
