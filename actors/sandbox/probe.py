@@ -118,14 +118,14 @@ def _probe(settings: SandboxSettings) -> ProbeReport:
     for provider in wanted:
         reports.append(_try(provider, settings))
         if reports[-1].level.at_least(Level.NAMESPACE):
-            return reports[-1]
-    best = next((report for report in reports if report.level is not Level.NONE), None)
+            break
+    best = next((report for report in reversed(reports) if report.level is not Level.NONE), None)
     if best is None:
         best = replace(reports[0], tried=tuple(what for report in reports for what in report.tried))
     return replace(
         best,
         error="; ".join(
-            f"{name}: {report.error}" for name, report in zip(wanted, reports, strict=True) if report.error
+            f"{name}: {report.error}" for name, report in zip(wanted, reports, strict=False) if report.error
         ),
         fix=next((report.fix for report in reports if report.fix), ""),
     )
