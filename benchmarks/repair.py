@@ -166,18 +166,20 @@ def _summary(
     packages = list(groups.get("packages", ()))
     missing = [result for kind, some in groups.items() for result in some if kind.startswith("missing")]
     patched = [result["patch_cpu_s"] for result in small if result["plausible"]]
-    return {
+    summary = {
         "bugs": len(small),
         "plausible": _share(small, "plausible"),
         "right": _share(small, "right"),
         "right_missing_logic": _share(missing, "right"),
-        "right_half_tests": _share([r for some in halves.values() for r in some], "right"),
         "packages": len(packages),
         "packages_repaired": sum(result["right"] for result in packages),
         "median_cpu_s_to_patch": round(statistics.median(patched), 2) if patched else 0.0,
         "highest_share_of_budget": round(max((r["over"] for r in [*small, *packages]), default=0.0), 3),
         "cpu_s_each": cpu_s,
     }
+    if halves:
+        summary["right_half_tests"] = _share([r for some in halves.values() for r in some], "right")
+    return summary
 
 
 async def main() -> None:
