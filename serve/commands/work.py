@@ -149,6 +149,7 @@ def run(
 ) -> int:
     """Take a goal in words, or a folder, through a graph."""
     from cluster.graphs import graph_of, is_file
+    from orchestrator.graph_check import inputs_of
 
     door = open_door(
         as_json=as_json,
@@ -181,6 +182,8 @@ def run(
     )
     declaration = json.loads(chosen.canonical_json()) if graph and is_file(graph) else None
     task = replace(task, inputs=_inputs(inputs or ()), declaration=declaration)
+    # Before a factory is started for it.
+    inputs_of(chosen, task.inputs)
     defaults(door)
     with door.factory() as factory:
         state, result = carry_out(door, factory, task, tree)

@@ -20,6 +20,7 @@ from actors.workspace import check_testable, snapshot
 from cluster.graphs import shipped
 from orchestrator.declaration import Declaration
 from orchestrator.errors import RaysmithError, TaskError
+from orchestrator.graph_check import inputs_of
 from orchestrator.task import Budget, Task, check_id, parse_tests
 from orchestrator.tree import Tree
 from serve.archives import tree_from
@@ -183,6 +184,8 @@ def _order(asked: RunRequest, files: Mapping[str, bytes], site: Site, tenant: st
         with _about("candidate"):
             candidate = tree_from(files["candidate"], site.config.snapshot, root=asked.root)
     _check_brings(graph, goal, tree, candidate)
+    with _about("inputs"):
+        inputs_of(graph, asked.inputs)
     task = replace(_task(asked, graph, goal, site), tenant=tenant)
     if tree is not None and not graph.needs("goal"):
         with _about("tests" if task.tests else "archive" if "archive" in files else "path"):

@@ -726,3 +726,17 @@ async def test_a_person_decides_at_a_gate(tmp_path: Path) -> None:
         (True, "http", "fine"),
         (False, "http", ""),
     ]
+
+
+async def test_a_release_is_asked_for_with_its_pull_request(tmp_path: Path) -> None:
+    floor = FakeFloor()
+    asked = {"graph": "git-to-prod-multi"}
+
+    async with client(site(tmp_path, floor)) as http:
+        taken = await http.post("/runs", files=ARCHIVE, data={**asked, "inputs": '{"pr_number": 17}'})
+        wrong = await http.post("/runs", files=ARCHIVE, data={**asked, "inputs": '{"pr_number": "many"}'})
+
+    assert taken.status_code == 202 and wrong.status_code == 422
+    assert [each["field"] for each in wrong.json()["errors"]] == ["inputs"]
+    ((task, _, _),) = floor.submitted
+    assert (task.graph, task.inputs) == ("git-to-prod-multi", {"pr_number": 17})
