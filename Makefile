@@ -58,6 +58,23 @@ test-vllm: setup-vllm sandbox ## Run the tests on the real vLLM, with a tiny mod
 	@# What vLLM leaves to the garbage collector in the test's process is not ours to close.
 	$(VLLM)/bin/pytest -q -m vllm -p no:unraisableexception tests/vllm
 
+VLLM_GPU := .venv-vllm-gpu
+
+# vLLM's own wheel brings CUDA's libraries; the machine needs NVIDIA's driver, and about 15 GB of disk.
+.PHONY: setup-vllm-gpu test-gpu
+setup-vllm-gpu: $(VLLM_GPU)/.installed ## Set up .venv-vllm-gpu with vLLM's CUDA build, for machines with an NVIDIA GPU.
+
+$(VLLM_GPU)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VLLM_GPU)
+	@sed '/^numpy==/d' constraints.txt > $(VLLM_GPU)/constraints.txt
+	$(VLLM_GPU)/bin/python -m pip install --quiet --disable-pip-version-check -c $(VLLM_GPU)/constraints.txt -e ".[dev,vllm]"
+	@touch $@
+
+test-gpu: sandbox ## Run the tests that need a GPU; elsewhere each says why it is skipped.
+	@command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1 && $(MAKE) setup-vllm-gpu || $(MAKE) install
+	@python=$(VLLM_GPU)/bin/python; [ -e $(VLLM_GPU)/.installed ] || python=$(BIN)/python; \
+	$$python -m pytest -q -m gpu -p no:unraisableexception tests/gpu
+
 check: $(STAMP) ## Format, lint, types and layers.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -72,5 +89,5 @@ bench: install ## Run every benchmark, each printing a table.
 	@for script in benchmarks/*.py; do [ -f "$$script" ] || continue; echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 clean: ## Remove what install, tests and builds left here.
-	rm -rf $(VENV) $(VLLM) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) $(VLLM_GPU) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -20,7 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from actors.engines.settings import VllmSettings
-from actors.engines.weights import LARGER, MORE_CACHE, check_adapter, check_fit, wait_for_memory
+from actors.engines.weights import (
+    LARGER,
+    MORE_CACHE,
+    alone_on_card,
+    check_adapter,
+    check_fit,
+    wait_for_memory,
+)
 from orchestrator.errors import EngineDown
 
 _LOGGING = "VLLM_LOGGING_CONFIG_PATH"
@@ -136,13 +143,16 @@ def started(model: str, settings: VllmSettings, words: Words) -> Any:
     # vLLM tells its makers how it is used unless it is told not to, before it is imported.
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
 
     args = dict(settings.args)
     for role, folder in settings.lora.items():
         check_adapter(role, folder)
     if settings.lora:
-        args = {"enable_lora": True, "max_loras": len(settings.lora), **args}
+        # vLLM's CPU kernels give requests without an adapter the last slot's: it stays empty.
+        spare = int(current_platform.is_cpu())
+        args = {"enable_lora": True, "max_loras": len(settings.lora) + spare, **args}
     try:
         # A home folder is the shell's to expand, and behind `vllm:` it does not.
         checked = AsyncEngineArgs(model=str(Path(model).expanduser()), **args)
@@ -153,10 +163,13 @@ def started(model: str, settings: VllmSettings, words: Words) -> Any:
     except OSError as error:
         raise refused(model, told(error)) from error
     check_fit(model, args)
-    wait_for_memory(args, settings.memory_timeout_s)
     try:
-        with words.heard():
+        with alone_on_card(), words.heard():
+            wait_for_memory(args, settings.memory_timeout_s)
             return AsyncLLM.from_engine_args(checked, stat_loggers=_stat_loggers())
+    except EngineDown:
+        words.forget()
+        raise
     except Exception as error:
         reason = words.last() or told(error)
         words.forget()

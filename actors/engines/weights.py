@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import hashlib
 import os
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +112,36 @@ def wait_for_memory(
             )
         sleep(1.0)
         waited += 1.0
+
+
+@contextlib.contextmanager
+def alone_on_card(card: str | None = None) -> Iterator[None]:
+    """Let engines of this machine that share a card start one after another.
+
+    vLLM measures what a start takes by the card's free memory, and fails when that changes meanwhile.
+
+    Args:
+        card: Its name; None for those that this process sees, "" for no card.
+    """
+    card = _cards() if card is None else card
+    if not card:
+        yield
+        return
+    name = hashlib.sha256(card.encode()).hexdigest()[:12]
+    file = Path(tempfile.gettempdir()) / f"raysmith-card-{os.getuid()}-{name}.lock"
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            # Said aloud: a core that was forked meanwhile has the file open for as long as it lives.
+            fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+def _cards() -> str:
+    from vllm.platforms import current_platform
+
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "all") if current_platform.is_cuda() else ""
 
 
 def _gpu_memory() -> tuple[float, float] | None:

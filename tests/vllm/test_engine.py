@@ -18,7 +18,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from tiny import SERVED, Story, known
+from stories import Story
+from tiny import ADAPTER, SERVED, known
+from told import ADAPTED, ITSELF, WHO
 
 from actors.engines.ledger import Aborted
 from actors.engines.port import Message, Sampling, Structured
@@ -34,17 +36,17 @@ pytestmark = [
 ]
 
 
-def engine_of(folder: Path, **args: object) -> VllmEngine:
+def engine_of(folder: Path, *, lora: dict[str, str] | None = None, **args: object) -> VllmEngine:
     return VllmEngine(
         str(folder),
-        settings=VllmSettings(args={**SERVED, **args}),
+        settings=VllmSettings(args={**SERVED, **args}, lora=lora or {}),
         sampling=SamplingSettings(temperature=0.0),
     )
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(tiny_model: Path) -> AsyncIterator[VllmEngine]:
-    engine = engine_of(tiny_model)
+    engine = engine_of(tiny_model, lora={"review": str(tiny_model / ADAPTER)})
     await engine.check_health()
     yield engine
     await engine.close()
@@ -87,19 +89,52 @@ async def until(holds: Callable[[], bool], within_s: float = 30.0) -> None:
 async def test_a_story_is_told_to_the_letter(
     engine: VllmEngine, stories: dict[str, Story], role: str
 ) -> None:
-    reply = await engine.complete(role, asking(stories[role].prompt))
+    reply = await engine.complete(role, asking(stories[f"/add {role}"].prompt))
 
-    assert reply.text == stories[role].reply
+    assert reply.text == stories[f"/add {role}"].reply
     assert reply.finish_reason == "stop"
     assert reply.usage.requests == 1
     # Seconds on a CPU are no GPU seconds.
     assert reply.usage.gpu_s == 0
 
 
-async def test_many_requests_are_worked_on_at_once(engine: VllmEngine, stories: dict[str, Story]) -> None:
-    asked = [stories["code"], stories["test"], stories["repair"]] * 4
+async def test_a_role_is_asked_through_its_adapter_and_others_ask_the_model_itself(
+    engine: VllmEngine,
+) -> None:
+    roles = ["code", "review", "test", "review"]
 
-    replies = await asyncio.gather(*(engine.complete(each.role, asking(each.prompt)) for each in asked))
+    replies = await asyncio.gather(*(engine.complete(role, asking(WHO)) for role in roles))
+
+    assert [reply.text for reply in replies] == [ITSELF, ADAPTED, ITSELF, ADAPTED]
+
+
+async def test_an_adapter_that_does_not_fit_the_model_is_told(tiny_model: Path) -> None:
+    with pytest.raises(EngineDown, match=r"has no adapter_config\.json"):
+        await engine_of(tiny_model, lora={"review": str(tiny_model)}).check_health()
+
+
+async def test_the_prompt_is_the_models_own_template(engine: VllmEngine) -> None:
+    inner = await engine._loaded()
+    turns = [
+        Message(role="system", content="Be brief."),
+        Message(role="user", content="a"),
+        Message(role="assistant", content="b"),
+        Message(role="user", content="c"),
+    ]
+    prompt = await engine._rendered(inner, turns)
+
+    told = inner.get_tokenizer().decode(prompt["prompt_token_ids"])
+
+    assert told == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\na<|im_end|>\n"
+        "<|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+async def test_many_requests_are_worked_on_at_once(engine: VllmEngine, stories: dict[str, Story]) -> None:
+    asked = [stories["/add code"], stories["/add test"], stories["/add repair"]] * 4
+
+    replies = await asyncio.gather(*(engine.complete("code", asking(each.prompt)) for each in asked))
 
     assert [reply.text for reply in replies] == [each.reply for each in asked]
 
@@ -107,9 +142,9 @@ async def test_many_requests_are_worked_on_at_once(engine: VllmEngine, stories: 
 async def test_tokens_are_counted_by_the_engines_own_tokenizer(
     engine: VllmEngine, stories: dict[str, Story]
 ) -> None:
-    measure = await engine.measure(asking(stories["repair"].prompt))
-    first = await engine.complete("repair", asking(stories["repair"].prompt))
-    again = await engine.complete("repair", asking(stories["repair"].prompt))
+    measure = await engine.measure(asking(stories["/add repair"].prompt))
+    first = await engine.complete("repair", asking(stories["/add repair"].prompt))
+    again = await engine.complete("repair", asking(stories["/add repair"].prompt))
 
     assert measure.room == SERVED["max_model_len"]
     assert measure.prompt == first.usage.prompt > 300
@@ -119,16 +154,16 @@ async def test_tokens_are_counted_by_the_engines_own_tokenizer(
 
 
 async def test_a_bound_on_tokens_cuts_the_reply(engine: VllmEngine, stories: dict[str, Story]) -> None:
-    reply = await engine.complete("code", asking(stories["code"].prompt), Sampling(max_tokens=5))
+    reply = await engine.complete("code", asking(stories["/add code"].prompt), Sampling(max_tokens=5))
 
     assert (reply.finish_reason, reply.usage.completion) == ("length", 5)
-    assert stories["code"].reply.startswith(reply.text)
+    assert stories["/add code"].reply.startswith(reply.text)
 
 
 async def test_a_prompt_that_cannot_fit_is_refused_and_measured(engine: VllmEngine) -> None:
-    long = asking("x y z " * 5000)
+    long = asking("x y z " * 10_000)
 
-    with pytest.raises(PromptTooLong, match="maximum context length is 4096"):
+    with pytest.raises(PromptTooLong, match="maximum context length is 8192"):
         await engine.complete("code", long)
     measure = await engine.measure(long)
 
@@ -152,10 +187,12 @@ async def test_a_cancelled_request_is_aborted_in_the_engine(engine: VllmEngine) 
 
 async def test_several_turns_are_drawn_in_one_request(engine: VllmEngine, stories: dict[str, Story]) -> None:
     sampling = Sampling(n=3, temperature=0.1, max_tokens=20)
-    reply = await engine.complete("code", asking(stories["code"].prompt), sampling)
-    likeliest = await engine.complete("code", asking(stories["code"].prompt), Sampling(n=3, max_tokens=20))
+    reply = await engine.complete("code", asking(stories["/add code"].prompt), sampling)
+    likeliest = await engine.complete(
+        "code", asking(stories["/add code"].prompt), Sampling(n=3, max_tokens=20)
+    )
 
-    assert [stories["code"].reply.startswith(text) for text in (reply.text, *reply.others)] == [True] * 3
+    assert [stories["/add code"].reply.startswith(text) for text in (reply.text, *reply.others)] == [True] * 3
     assert (reply.usage.requests, reply.usage.completion) == (1, 60)
     assert (likeliest.others, likeliest.usage.completion) == ((), 20)
 
@@ -205,9 +242,9 @@ async def test_a_reply_is_drawn_in_increments_that_are_counted_when_it_is_cut_sh
 
     inner.generate = watched
     try:
-        whole = await engine.complete("code", asking(stories["code"].prompt))
+        whole = await engine.complete("code", asking(stories["/add code"].prompt))
         increments, seen[:] = list(seen), []
-        running = asyncio.create_task(engine.complete("code", asking(stories["code"].prompt)))
+        running = asyncio.create_task(engine.complete("code", asking(stories["/add code"].prompt)))
         await until(lambda: sum(seen) > INTERVAL_TOKENS)
         running.cancel()
         with pytest.raises(Aborted) as aborted:
@@ -215,7 +252,7 @@ async def test_a_reply_is_drawn_in_increments_that_are_counted_when_it_is_cut_sh
     finally:
         inner.generate = generate
 
-    assert whole.text == stories["code"].reply
+    assert whole.text == stories["/add code"].reply
     assert sum(increments) == whole.usage.completion and len(increments) > 3
     assert max(increments) >= INTERVAL_TOKENS
     assert INTERVAL_TOKENS < aborted.value.usage.completion <= whole.usage.completion
@@ -281,10 +318,10 @@ async def test_a_hung_core_is_found_ended_and_started_again(
     (core,) = set(cores()) - others
     os.kill(core, signal.SIGSTOP)
 
-    reply = await engine.complete("code", asking(stories["code"].prompt))
+    reply = await engine.complete("code", asking(stories["/add code"].prompt))
     await engine.close()
 
-    assert reply.text == stories["code"].reply
+    assert reply.text == stories["/add code"].reply
     assert core not in cores()
     await until(lambda: set(cores()) <= others)
 
@@ -295,9 +332,9 @@ async def test_an_engine_whose_core_was_killed_is_started_again(
     before = cores()
     os.kill(before[0], signal.SIGKILL)
 
-    reply = await engine.complete("code", asking(stories["code"].prompt))
+    reply = await engine.complete("code", asking(stories["/add code"].prompt))
 
-    assert reply.text == stories["code"].reply
+    assert reply.text == stories["/add code"].reply
     assert cores() and not set(cores()) & set(before)
 
 

@@ -1,6 +1,6 @@
-"""The `/add` story on the real engine: inside the actors, and behind vLLM's OpenAI server.
+"""Stories on the real engine, from the command line: inside the actors, and behind vLLM's OpenAI server.
 
-The model was taught this story. That proves plumbing, and nothing of what a model can do.
+The model was taught these stories. That proves plumbing, and nothing of what a model can do.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import pytest
 import yaml
 from stories import GOAL
 from tiny import SERVED
+from told import SHOP, SHOP_STEPS, STOCK_GOAL
 
 ROOT = Path(__file__).parents[2]
 SECRET = "sk-tiny-0123456789abcdef"
@@ -29,7 +30,7 @@ SECRET = "sk-tiny-0123456789abcdef"
 FLEET = [
     {
         "name": "models",
-        "roles": ["code", "test", "repair"],
+        "roles": ["plan", "code", "test", "repair"],
         "min_replicas": 1,
         "num_cpus": 0.2,
         "max_in_flight": 4,
@@ -39,9 +40,10 @@ FLEET = [
 ]
 
 
-def configuration(folder: Path, *, engine: str | None) -> Path:
+def configuration(folder: Path, *, engine: str | None, **more: Any) -> Path:
     fleet = [{**FLEET[0], "engine": engine}, FLEET[1]]
     settings = {
+        **more,
         "fleet": fleet,
         "sampling": {"temperature": 0.0},
         # The search finds this bug too; here the model is to mend it.
@@ -53,21 +55,9 @@ def configuration(folder: Path, *, engine: str | None) -> Path:
     return file
 
 
-def run_story(home: Path, config: Path, model: str, **environment: str) -> dict[str, Any]:
-    words = [
-        sys.executable,
-        "-m",
-        "raysmith",
-        "run",
-        GOAL,
-        "--model",
-        model,
-        "--config",
-        str(config),
-        "--json",
-    ]
+def raysmith(home: Path, *words: str | Path, **environment: str) -> dict[str, Any]:
     done = subprocess.run(
-        words,
+        [sys.executable, "-m", "raysmith", *map(str, words), "--json"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -101,13 +91,89 @@ def check(result: dict[str, Any]) -> None:
 def test_the_story_is_certified_on_the_engine_inside_the_actors(tiny_model: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
 
-    result = run_story(home, configuration(tmp_path, engine="vllm"), f"vllm:{tiny_model}")
+    config = configuration(tmp_path, engine="vllm")
+
+    result = raysmith(home, "run", GOAL, "--model", f"vllm:{tiny_model}", "--config", config)
 
     check(result)
+    nothing_is_left(home)
+
+
+def nothing_is_left(home: Path) -> None:
     until = time.monotonic() + 30
     while left := [words for words in living(f"RAYSMITH_HOME={home}") if "VLLM" in words]:
         assert time.monotonic() < until, left
         time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def factory(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """The home of a factory that stays up with the model in it, and the model's name."""
+    folder = tmp_path_factory.mktemp("factory")
+    home, model = folder / "home", f"vllm:{tiny_model}"
+    config = configuration(folder, engine="vllm", model=model, repair={"agents": ["shell"]})
+    raysmith(home, "up", "--config", config)
+    try:
+        yield home, model
+    finally:
+        raysmith(home, "down")
+        nothing_is_left(home)
+
+
+def test_a_repository_of_many_files_is_planned_written_and_certified(
+    factory: tuple[Path, str], tmp_path: Path
+) -> None:
+    home, model = factory
+
+    result = raysmith(home, "run", STOCK_GOAL, "--model", model)
+
+    assert (result["status"], result["reason"]) == ("succeeded", "certified")
+    assert {
+        "stock/api.py",
+        "stock/levels.py",
+        "tests/test_stock.py",
+        "Dockerfile",
+        ".github/workflows/ci.yml",
+    } <= {*result["files"]}
+    assert len(result["verdict"]["passed"]) == 3
+    stands_by_itself(tmp_path, result["diff"])
+    calls = engine_calls(home, result["run_id"])
+    assert [call["role"] for call in calls] == ["plan", "code", "test"]
+    # The plan was held to its form by the engine.
+    assert "json" in calls[0]["sampling"]["structured"]
+
+
+def test_a_planted_bug_is_mended_at_a_shell(factory: tuple[Path, str], tmp_path: Path) -> None:
+    home, model = factory
+    for name, text in SHOP.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    result = raysmith(home, "repair", tmp_path, "--model", model, "--set", "agents.memory=false", "--apply")
+
+    assert (result["status"], result["reason"], result["repairer"]) == ("succeeded", "certified", "model")
+    assert result["files"] == ["shop/tax.py"]
+    assert "'standard': 0.2" in (tmp_path / "shop/tax.py").read_text()
+    events = raysmith(home, "events", result["run_id"])["events"]
+    turns = [event["data"] for event in events if "turn" in event["data"]]
+    assert [turn["command"] for turn in turns] == [*SHOP_STEPS[:-1], ""]
+    cached = [call["tokens"]["cached"] for call in engine_calls(home, result["run_id"])]
+    # Every turn after the first finds the ones before it in the prefix cache.
+    assert len(cached) == len(SHOP_STEPS) and all(cached[1:])
+
+
+def engine_calls(home: Path, run_id: str) -> list[dict[str, Any]]:
+    events = raysmith(home, "events", run_id)["events"]
+    return [event["data"] for event in events if event["type"] == "engine_called"]
+
+
+def stands_by_itself(folder: Path, diff: str) -> None:
+    made = folder / "made"
+    made.mkdir()
+    (folder / "diff").write_text(diff)
+    subprocess.run(["git", "init", "-q", str(made)], check=True)
+    subprocess.run(["git", "apply", str(folder / "diff")], cwd=made, check=True)
+    subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=made, check=True)
 
 
 @pytest.fixture
@@ -118,7 +184,7 @@ def served(tiny_model: Path, tmp_path: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tiny_model)]
     words += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", "tiny", "--api-key", SECRET]
-    words += ["--max-model-len", "4096", "--enforce-eager", "--dtype", "float32"]
+    words += ["--max-model-len", str(SERVED["max_model_len"]), "--enforce-eager", "--dtype", "float32"]
     words += ["--enable-prompt-tokens-details"]
     with (tmp_path / "serve.log").open("w") as log:
         server = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
@@ -146,7 +212,9 @@ def test_the_story_is_certified_through_a_vllm_server(served: str, tmp_path: Pat
     home = tmp_path / "home"
     config = configuration(tmp_path, engine=None)
 
-    result = run_story(home, config, f"{served}#tiny", RAYSMITH_ENDPOINT_KEY=SECRET)
+    result = raysmith(
+        home, "run", GOAL, "--model", f"{served}#tiny", "--config", config, RAYSMITH_ENDPOINT_KEY=SECRET
+    )
 
     check(result)
     written = [file for file in home.rglob("*") if file.is_file()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from actors.engines.settings import EngineSettings, SamplingSettings, VllmSettin
 from actors.engines.shares import GpuShares
 from actors.engines.shelf import EngineShelf
 from actors.engines.vllm import VllmEngine
-from actors.engines.weights import check_adapter, check_model, wait_for_memory, weights_mib
+from actors.engines.vllm_start import refused
+from actors.engines.weights import alone_on_card, check_adapter, check_model, wait_for_memory, weights_mib
 from orchestrator.errors import EngineDown, EngineMissing, TaskError
 from orchestrator.steps import Role
 from serve.bootstrap import agents_config, build_agents
@@ -249,3 +251,76 @@ def test_an_adapter_is_for_a_role_and_in_a_folder(tmp_path: Path) -> None:
         VllmSettings(lora={"boss": "/a"})
     with pytest.raises(EngineDown, match=r"has no adapter_config\.json"):
         check_adapter("test", str(tmp_path))
+
+
+def test_engines_on_one_card_start_one_after_another_and_on_others_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    begun, told = threading.Event(), []
+
+    def start(card: str) -> None:
+        begun.set()
+        with alone_on_card(card):
+            told.append(card)
+
+    with alone_on_card("0"):
+        second = threading.Thread(target=start, args=("0",))
+        second.start()
+        begun.wait()
+        start("1")
+        start("")
+        assert told == ["1", ""]
+    second.join()
+
+    assert told == ["1", "", "0"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "next_move"),
+    [
+        (
+            "ValueError: To serve at least one request with the model's max seq len (131072), (7.00 GiB "
+            "KV cache is needed, which is larger than the available KV cache memory (3.21 GiB). Based on the "
+            "available memory, the estimated maximum model length is 60096. Try increasing",
+            "131072 needs 7.00 GiB of KV cache, and 3.21 GiB are there, enough for 60096 tokens",
+            "set vllm.args.max_model_len to 60096",
+        ),
+        (
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.02 GiB. GPU 0 has a total "
+            "capacity of 22.03 GiB of which 801.00 MiB is free.",
+            "/m does not fit: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.02 GiB.",
+            "max_num_seqs",
+        ),
+        (
+            "ValueError: Free memory on device cuda:0 (3.1/22.03 GiB) on startup is less than desired GPU "
+            "memory utilization (0.92, 20.27 GiB).",
+            "there is no room to start /m: ValueError: Free memory on device cuda:0 (3.1/22.03 GiB)",
+            "end what holds the memory",
+        ),
+        (
+            "OSError: We couldn't connect to 'https://huggingface.co' to load the files",
+            "/m is in no cache here",
+            "hf download /m",
+        ),
+        ("RuntimeError: something new", "vLLM cannot start /m: RuntimeError: something new", "replica's log"),
+    ],
+)
+def test_why_vllm_does_not_start_is_told_with_the_setting_to_change(
+    words: str, said: str, next_move: str
+) -> None:
+    error = refused("/m", words)
+
+    assert said in error.message
+    assert next_move in error.next_move
+
+
+def test_a_hubs_name_is_looked_for_in_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants", reason="comes with vLLM; make setup-vllm")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+
+    with pytest.raises(EngineDown, match="is not in the cache") as told:
+        check_model("Nobody/Nothing-7B")
+
+    assert "hf download Nobody/Nothing-7B" in told.value.next_move
