@@ -96,10 +96,16 @@ def current(key: tuple[str, ...]) -> tuple[Any, Any]:
 
 def changed(before: Snapshot) -> list[tuple[str, ...]]:
     """Keys from `before` under which something else is by now."""
+    # `current` for each of some thousand keys would be half of a quick run's own work.
+    holders: dict[tuple[str, ...], Any] = {}
     found = []
     for key, (value, code) in before.items():
-        now, now_code = current(key)
-        if now is not value or (code is not None and now_code is not code):
+        place = key[:-1]
+        if place not in holders:
+            module: Any = vars(sys.modules[key[0]]) if key[0] in sys.modules else {}
+            holders[place] = module if len(key) == 2 else getattr(module.get(key[1]), "__dict__", {})
+        now = holders[place].get(key[-1])
+        if now is not value or (code is not None and getattr(now, "__code__", None) is not code):
             found.append(key)
     return found
 

@@ -1,14 +1,13 @@
 """What the list does over HTTP."""
 
 import pytest
-from app import app, todos
+from app import create_app
 from fastapi.testclient import TestClient
 
 
 @pytest.fixture
 def client():
-    todos.clear()
-    return TestClient(app)
+    return TestClient(create_app())
 
 
 def test_creates_a_todo(client):
