@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from actors.judge import twins
 from actors.judge.assemble import Assembled
+from actors.judge.doubts import doubts
 from actors.judge.separate import Apart, run_apart
 from actors.judge.suite import Suite, run_suite
 from actors.sandbox.layer import Layer
@@ -25,9 +26,9 @@ async def run_candidate(
     """Test an assembled candidate by the strongest judge that its profile allows.
 
     What is green in processes apart is believed as it is. What is not is run again in one process, whose
-    words are better; when it is green there, either the tests need more than plain data, and the weaker
-    judge's word stands as such, or the two judges contradict each other. A quick
-    request gets one run in one process.
+    words are better; when it is green there, either the tests need more than plain data or may do so, and the
+    weaker judge's word stands as such, or the two judges contradict each other. A quick request gets one run
+    in one process.
 
     Raises:
         SandboxError: A sandbox could not be started or broke.
@@ -53,18 +54,25 @@ async def run_candidate(
             return replace(apart.run, dropped=assembled.dropped)
     run, contradicted = await _beside(*where, request=request, seed=seed)
     more: tuple[str, ...] = ()
-    if apart is not None and not apart.notes and _is_green(profile, run):
+    if apart is not None and not _is_explained(apart, assembled.tree, suite) and _is_green(profile, run):
         again = await run_apart(*where, seed=seed, timeout_s=request.timeout_s)
         if _is_green(profile, again.run) and not again.notes:
             # Luck, which the verdict is to see: the run that failed stands.
             return replace(apart.run, dropped=assembled.dropped)
-        more = (_CONTRADICTION,)
+        ordered = await run_apart(*where, timeout_s=request.timeout_s) if seed else again
+        # Green in the suite's own order: what tests leave behind for each other differs apart.
+        more = () if _is_green(profile, ordered.run) else (_CONTRADICTION,)
     return replace(
         run,
         cpu_s=run.cpu_s + (apart.run.cpu_s if apart else 0.0),
         findings=(*assembled.findings, *more, *contradicted),
         dropped=assembled.dropped,
     )
+
+
+def _is_explained(apart: Apart, tree: Tree, suite: Suite) -> bool:
+    """Whether an honest candidate may have failed apart: then its failure there contradicts nothing."""
+    return bool(apart.notes or apart.doubts or doubts(tree, suite.protected))
 
 
 def _is_green(profile: TestProfile, run: TestRun) -> bool:

@@ -345,7 +345,8 @@ def beside(name: str, asked: dict[str, Any]) -> types.ModuleType:
 def farewell(link: Any, exit_code: int) -> None:
     """Tell the judge that the run is over, and wait to be ended by it."""
     sys.stdout.flush()
-    told = {"calls": link.calls, "requests": link.requests, "notes": link.notes}
+    link.compare()
+    told = {name: getattr(link, name) for name in ("calls", "requests", "notes", "doubts")}
     link.stream.send({"do": "bye", "exit": exit_code, **told})
     link.stream.receive()
 

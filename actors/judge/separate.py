@@ -41,10 +41,17 @@ _NEVER = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Apart:
-    """A run, what in it could not be judged apart, and how often the tests asked the code."""
+    """A run apart.
+
+    Attributes:
+        notes: What in it could not be judged apart.
+        doubts: Why a test that failed may have failed only because it ran apart.
+        calls: How often the tests asked the code.
+    """
 
     run: TestRun
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     calls: int = 0
 
 
@@ -117,6 +124,7 @@ async def run_apart(
     return Apart(
         run=replace(run, judge=kind, wall_s=time.monotonic() - begin, cpu_s=cpu_s),
         notes=tuple(str(note) for note in told.get("notes", ())),
+        doubts=tuple(str(doubt) for doubt in told.get("doubts", ())),
         calls=int(told.get("calls", 0)),
     )
 

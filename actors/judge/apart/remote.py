@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 _MOST_NOTES = 20
+_MOST_SHARED = 10_000
+_MUTABLE = frozenset({list, dict, set, bytearray, tuple})
 _UNTOLD = frozenset({"PYTEST_CURRENT_TEST", "PYTEST_VERSION"})
 
 
@@ -34,6 +36,9 @@ class Link:
     def __init__(self, wire: Any, raised: Any, stream: Any, work: str) -> None:
         self.wire, self.stream, self.work = wire, stream, work
         self.notes: list[str] = []
+        self.doubts: list[str] = []
+        # What both sides have a copy of, by its id, with what it held when it crossed.
+        self.shared: dict[int, tuple[Any, Any]] = {}
         self.calls = self.requests = 0
         self.known: dict[int, Any] = {}
         self.raised = raised.Raised(self)
@@ -54,7 +59,23 @@ class Link:
         raise Unable(what)
 
     def encode(self, value: Any) -> Any:
-        return self.wire.encode(value, self._refer)
+        data = self.wire.encode(value, self._refer)
+        self.share(value)
+        return data
+
+    def share(self, value: Any) -> None:
+        """Remember what a value holds that the code has, too."""
+        if type(value) in _MUTABLE:
+            if len(self.shared) >= _MOST_SHARED:
+                self.compare()
+            self.shared[id(value)] = (value, self.wire.encode(value, _told_apart))
+
+    def compare(self) -> None:
+        """Whether a test changed something that the code has a copy of; beside the test it would see that."""
+        for value, held in self.shared.values():
+            if self.wire.encode(value, _told_apart) != held:
+                self.doubts = ["a test changes what the code gave it or was given"]
+        self.shared.clear()
 
     def _refer(self, value: Any) -> dict[str, Any]:
         number = _number(value)
@@ -63,7 +84,9 @@ class Link:
         return {"ref": number}
 
     def decode(self, data: Any) -> Any:
-        return self.wire.decode(data, self._resolve)
+        value = self.wire.decode(data, self._resolve)
+        self.share(value)
+        return value
 
     def _resolve(self, data: dict[str, Any]) -> Any:
         number, kind = data["ref"], data.get("kind")
@@ -99,6 +122,10 @@ class Link:
         return reply
 
 
+def _told_apart(value: Any) -> dict[str, int]:
+    return {"ref": id(value)}
+
+
 def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _UNTOLD}
 
@@ -129,6 +156,7 @@ class Remote:
         for value, before, after in zip(args, given, reply.get("args", ()), strict=False):
             if before != after:
                 _restore(link, value, link.decode(after))
+                link.share(value)
         return link.decode(reply["value"])
 
     @property  # type: ignore[misc]
