@@ -16,7 +16,7 @@ from cluster import processes
 from cluster.client import PATIENCE_S, Factory
 from cluster.factory import ORCHESTRATOR, FactoryActor, FactorySettings
 from cluster.owner import is_owned, lost_owner, read_owner
-from cluster.ray_settings import RaySettings
+from cluster.ray_settings import DASHBOARD_PORT, RaySettings
 from orchestrator.errors import MachineError, RaysmithError, ReplicaLost, StoreOwned
 
 NAMESPACE = "raysmith"
@@ -221,8 +221,7 @@ def _enter(settings: FactorySettings, ray_settings: RaySettings) -> Factory:
             num_cpus=ray_settings.num_cpus or None,
             object_store_memory=ray_settings.object_store_mib * 1024 * 1024,
             include_dashboard=ray_settings.dashboard,
-            # Ray looks whether the port is free even where it starts no dashboard.
-            dashboard_port=ray_settings.dashboard_port if ray_settings.dashboard else None,
+            dashboard_port=_dashboard_port(ray_settings),
         )
     try:
         handle = start_actor(settings)
@@ -237,6 +236,24 @@ def _enter(settings: FactorySettings, ray_settings: RaySettings) -> Factory:
         started_here=not ray_settings.address,
         was_there=False,
     )
+
+
+def _dashboard_port(ray_settings: RaySettings) -> int | None:
+    """What to ask Ray for; None for the first free port from its own default.
+
+    A port that is asked for has to be free, even where Ray starts no dashboard.
+    """
+    port = ray_settings.dashboard_port
+    return None if not ray_settings.dashboard or port == DASHBOARD_PORT else _free_port(port)
+
+
+def _free_port(first: int, tries: int = 50) -> int:
+    """`first`, or the next port that nobody listens on: another cluster's dashboard is no reason to stop."""
+    for port in range(first, first + tries):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    return first
 
 
 def start_actor(settings: FactorySettings) -> Any:

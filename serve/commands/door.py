@@ -72,7 +72,7 @@ class Door:
 
         ray = self.config.ray
         if (ray.dashboard or dashboard) and not ray.address:
-            ray = replace(ray, dashboard=True, dashboard_port=_free_port(ray.dashboard_port))
+            ray = replace(ray, dashboard=True)
         # Ray prints what happens to a cluster's nodes, and the one object stands alone.
         quiet = contextlib.redirect_stdout(sys.stderr) if self.screen.as_json else contextlib.nullcontext()
         with _signals_interrupt() as again, quiet:
@@ -163,17 +163,6 @@ def _reporter(config: Config) -> Any:
     from serve.slack import REPORTER, reporter_config
 
     return ReporterSpec(build=REPORTER, config=reporter_config(config.slack), flush_s=config.slack.flush_s)
-
-
-def _free_port(first: int, tries: int = 50) -> int:
-    """`first`, or the next port that nobody listens on: another cluster's dashboard is no reason to stop."""
-    import socket
-
-    for port in range(first, first + tries):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    return first
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import sys
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 
 from orchestrator.errors import EngineMissing, TaskError
 from orchestrator.task import check_id
-from serve.commands import door as door_module
 from serve.commands.door import Door
 from serve.commands.running import replace_file, write_results
 from serve.config import load
@@ -110,10 +108,3 @@ def test_the_configured_limits_count_for_a_snapshot(tmp_path: Path) -> None:
 
     with pytest.raises(TaskError, match="more than 1 files"):
         take(door.config, tmp_path / "p", None, door.note)
-
-
-def test_a_taken_dashboard_port_gives_way_to_the_next() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-
-        assert door_module._free_port(port) > port
