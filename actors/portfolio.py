@@ -92,8 +92,6 @@ class Portfolio:
         Raises:
             RaysmithError: None has a candidate and one of them could not work.
         """
-        if request.profile.language == "javascript":
-            return await JavaScriptRepairer().repair(request, runners, progress)
         wanted = self._wanted(request, runners, progress)
         if len(wanted) == 1:
             return await wanted[0][1]()
@@ -118,6 +116,8 @@ class Portfolio:
     ) -> list[tuple[str, Callable[[], Awaitable[Repaired]]]]:
         """Who works on the request, tested offers first."""
         search, shell, model = self._search, self._shell, self._model
+        if search is not None and request.profile.language == "javascript":
+            search = JavaScriptRepairer()
         wanted: list[tuple[str, Callable[[], Awaitable[Repaired]]]] = []
         if search is not None:
             wanted.append((SEARCH, lambda: search.repair(request, runners, progress)))

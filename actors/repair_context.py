@@ -9,6 +9,8 @@ import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from actors.languages.javascript import SUFFIXES
+from actors.languages.javascript_search import imported
 from actors.outline import outline
 from actors.output import cleaned, head_and_tail
 from actors.packing import Composed, Part, few, size_of, texts
@@ -190,8 +192,9 @@ def _weighty(request: RepairRequest, files: Mapping[str, str]) -> Iterator[tuple
     for path in tests:
         yield path, "holds a failing test"
     for path in (*tests, *named):
-        for imported in _imports(files.get(path, ""), files):
-            yield imported, f"imported by {path}"
+        javascript = imported(request.tree, [path]) if path.endswith(SUFFIXES) else ()
+        for found in (*_imports(files.get(path, ""), files), *javascript):
+            yield found, f"imported by {path}"
     folders = {path.rpartition("/")[0]: path for path in reversed((*named, *tests))}
     for path in files:
         if (above := path.rpartition("/")[0]) in folders:

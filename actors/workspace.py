@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from actors.beneath import Beneath, NotRegular, TooLarge, check_path, leaves, walk
 from orchestrator.errors import TaskError
+from orchestrator.languages import language_of, names_patterns
 from orchestrator.tree import File, FileMode, Tree
 
 
@@ -52,7 +53,6 @@ _GIT_ENV = {
     "GIT_TERMINAL_PROMPT": "0",
 }
 _TEST_PATTERNS = ("test_*.py", "*_test.py")
-_CONFIGURATION = ("pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
 
 Note = Callable[[str], None]
 
@@ -99,12 +99,18 @@ def check_testable(origin: str, tree: Tree, tests: Sequence[str] = ()) -> None:
         tests: What `parse_tests` gave; its paths have to exist.
 
     Raises:
-        TaskError: No Python file, no test, a test path that is absent, or a file Python cannot decode.
+        TaskError: No file of a language we test, no test, a test path that is absent, or a file that Python
+            cannot decode.
     """
+    if language_of(tree, tests) == "javascript":
+        for path in _test_paths(tests):
+            _check_named(origin, tree, path)
+        return
     python = [path for path, file in tree.files.items() if _is_python(path, file)]
     if not python:
         raise TaskError(
-            f"{origin} holds no Python file", "give the folder that holds the package and its tests"
+            f"{origin} holds no Python file and no JavaScript test (*.test.js, *.spec.js)",
+            "give the folder that holds the code and its tests",
         )
     for path, why in undecodable(tree):
         raise TaskError(
@@ -113,7 +119,7 @@ def check_testable(origin: str, tree: Tree, tests: Sequence[str] = ()) -> None:
     named = _test_paths(tests)
     for path in named:
         _check_named(origin, tree, path)
-    if not named and not any(_looks_like_test(path) for path in python) and not _names_patterns(tree):
+    if not named and not any(_looks_like_test(path) for path in python) and not names_patterns(tree):
         raise TaskError(
             f"{origin} holds no test file ({' or '.join(_TEST_PATTERNS)})",
             "add a failing test, or name the tests with --tests",
@@ -301,12 +307,6 @@ def _looks_like_test(path: str) -> bool:
     return any(PurePosixPath(name).match(pattern) for pattern in _TEST_PATTERNS)
 
 
-def _names_patterns(tree: Tree) -> bool:
-    """The suite's configuration says which files hold tests; only pytest can tell whether there are any."""
-    known = (tree.files.get(name) for name in _CONFIGURATION)
-    return any(word in file.content for file in known if file for word in (b"python_files", b"--doctest"))
-
-
 def _test_paths(tests: Sequence[str]) -> list[str]:
     paths: list[str] = []
     words = iter(tests)
@@ -322,7 +322,9 @@ def _test_paths(tests: Sequence[str]) -> list[str]:
 def _check_named(origin: str, tree: Tree, path: str) -> None:
     inside = [name for name in tree.files if path in ("", ".") or name == path or name.startswith(f"{path}/")]
     if not inside:
-        close = difflib.get_close_matches(path, [name for name in tree.files if name.endswith(".py")], n=1)
+        close = difflib.get_close_matches(
+            path, [name for name in tree.files if name.endswith((".py", ".js", ".mjs", ".cjs"))], n=1
+        )
         raise TaskError(
             f"the test path {path!r} is not in {origin}",
             f"did you mean {close[0]}?" if close else "give it relative to the folder",

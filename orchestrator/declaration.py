@@ -119,8 +119,9 @@ class RepairLoop(_Node):
     """Attempt after attempt until the tests pass."""
 
     kind: Literal["repair_loop"]
-    language: Literal["python", "javascript"] = Field(
-        default="python", description="Whose tests are to pass."
+    language: Literal["python", "javascript"] | None = Field(
+        default=None,
+        description="Whose tests are to pass; else Python's, or JavaScript's where no others are.",
     )
     until: Literal["certified", "improved"] = Field(default="certified", description="What ends it.")
     max_attempts: int | None = Field(
@@ -178,6 +179,9 @@ class Input(_Strict):
     required: bool = Field(default=False, description="Whether a task without it is refused.")
     default: str | int | float | bool | None = Field(
         default=None, description="What it is where it is not given."
+    )
+    choices: tuple[str, ...] = Field(
+        default=(), description="The texts that it may be; none allows every one."
     )
     description: str = Field(default="", max_length=500, description="For people.")
 

@@ -293,7 +293,9 @@ def inputs_of(graph: Declaration, given: Mapping[str, Any]) -> Mapping[str, Any]
     values = {}
     for name, each in graph.inputs.items():
         if given.get(name) is not None:
-            values[name] = _typed(name, each.type, given[name])
+            values[name] = value = _typed(name, each.type, given[name])
+            if each.choices and value not in each.choices:
+                raise TaskError(f"input {name!r} is {value!r:.100}", f"it may be {', '.join(each.choices)}")
         elif each.required:
             raise TaskError(f"graph {graph.name!r} needs the input {name!r}", f"give --input {name}=VALUE")
         else:

@@ -21,7 +21,7 @@ Done = tuple[Outcome, Mapping[str, Any]]
 TOGETHER = "together"
 
 
-async def profiled(given: Given, language: str = "python") -> Profiled:
+async def profiled(given: Given, language: str | None = None) -> Profiled:
     """The base's profile: that of the node whose step `inputs.profile` names, else one of its own."""
     return await _profile(given, given.inputs.get("profile") or "profile", language)
 
@@ -31,10 +31,10 @@ async def all_profiled(given: Given) -> list[Profiled]:
     steps = given.inputs.get("profiles")
     if not steps:
         return [await profiled(given)]
-    return [await _profile(given, step, "python") for step in steps]
+    return [await _profile(given, step, None) for step in steps]
 
 
-async def _profile(given: Given, step: str, language: str) -> Profiled:
+async def _profile(given: Given, step: str, language: str | None) -> Profiled:
     task = given.run.task
     return await loop.profile_of(
         given.run, given.base, task.tests, task.protect, step=step, language=language

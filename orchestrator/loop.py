@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.events import Kind, Status
+from orchestrator.languages import language_of
 from orchestrator.lessons import CERTIFIED, REFUSED, Lesson, lesson, signature_of
 from orchestrator.patch import Changes, unified_diff
 from orchestrator.ports import Call, Run
@@ -338,16 +339,16 @@ async def profile_of(
     protect: Sequence[str],
     *,
     step: str = "profile",
-    language: str = "python",
+    language: str | None = None,
 ) -> Profiled:
-    """The step that tests `tree` and freezes how it is tested."""
+    """The step that tests `tree` and freezes how it is tested; its `language` is seen where none is named."""
     request = ProfileRequest(
         tree=tree,
         tests=tuple(tests),
         protect=tuple(protect),
         python=run.task.python,
         timeout_s=run.task.budget.test_timeout_s,
-        language=language,
+        language=language or language_of(tree, tests),
     )
     return await run.call(Call(step=step, role=Role.RUN, method="profile", request=request, returns=Profiled))
 

@@ -12,15 +12,16 @@ from orchestrator.tree import File, Tree
 
 CHANGELOG = "CHANGELOG.md"
 _IN_PYPROJECT = re.compile(r'^(version\s*=\s*")(\d+)\.(\d+)\.(\d+)(")', re.MULTILINE)
-_IN_PACKAGE = re.compile(r'^(\s*"version"\s*:\s*")(\d+)\.(\d+)\.(\d+)(")', re.MULTILINE)
+_IN_PACKAGE = re.compile(r'("version"\s*:\s*")(\d+)\.(\d+)\.(\d+)(")')
 _VERSIONED = (("pyproject.toml", _IN_PYPROJECT), ("package.json", _IN_PACKAGE))
+UNRELEASED = "Unreleased"
 _SECTION = re.compile(r"^## ", re.MULTILINE)
 PARTS = ("major", "minor", "patch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """The next version, and the changes to a tree that make it."""
+    """The next version, empty where no file tells one, and the changes to a tree that make it."""
 
     version: str
     changes: Changes
@@ -30,15 +31,16 @@ def release(tree: Tree, part: str, notes: Sequence[str]) -> Release:
     """The release of `tree` with `part` of its version raised and `notes` in its changelog.
 
     Raises:
-        TaskError: No file of the tree tells its version as `X.Y.Z`, or there is no such part.
+        TaskError: There is no such part.
     """
     if part not in PARTS:
         raise TaskError(f"a version has no part {part!r:.50}", f"name one of {', '.join(PARTS)}")
     texts = {path: _text(tree, path) for path, _ in _VERSIONED if path in tree.files}
     found = [(path, pattern) for path, pattern in _VERSIONED if pattern.search(texts.get(path, ""))]
     if not found:
-        told = 'no `version = "X.Y.Z"` in pyproject.toml and no "version" in package.json'
-        raise TaskError(told, "add one, or leave the release out of the graph")
+        # The patch is as good without a number; whoever releases it gives one.
+        text = _with_section(_text(tree, CHANGELOG), UNRELEASED, notes)
+        return Release(version="", changes={CHANGELOG: _file(tree, CHANGELOG, text)})
     path, pattern = found[0]
     match = pattern.search(texts[path])
     assert match is not None
@@ -59,6 +61,8 @@ def _raised(numbers: list[int], part: str) -> str:
 def _with_section(text: str, version: str, notes: Sequence[str]) -> str:
     """The changelog with a section before its newest one."""
     lines = "".join(f"- {' '.join(note.split())[:500]}\n" for note in notes)
+    if open_ := re.search(rf"(?im)^## \[?{version}\]?.*\n\n?", text):
+        return f"{text[: open_.end()]}{lines}{text[open_.end() :]}"
     section = f"## {version}\n\n{lines}\n"
     if not text.strip():
         return f"# Changelog\n\n{section}".rstrip() + "\n"

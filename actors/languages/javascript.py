@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ async def profile(sandbox: Sandbox, layer: Layer, request: ProfileRequest) -> Pr
         TaskError: It holds no test.
         MachineError: There is no node in the sandbox.
     """
-    files = javascript_tests(request.tree)
+    files = _selected(javascript_tests(request.tree), request.tests)
     if not files:
         raise TaskError(
             "the folder holds no JavaScript test (*.test.js, *.spec.js)", "add one, or leave it out"
@@ -74,6 +74,13 @@ async def profile(sandbox: Sandbox, layer: Layer, request: ProfileRequest) -> Pr
         language="javascript",
     )
     return Profiled(profile=found, run=run)
+
+
+def _selected(files: tuple[str, ...], tests: Sequence[str]) -> tuple[str, ...]:
+    """Those of `files` that `tests` name or that lie below a folder they name; all where they name none."""
+    named = [word.partition("::")[0].strip("/").removeprefix("./") for word in tests]
+    chosen = [path for path in files if any(path == name or path.startswith(f"{name}/") for name in named)]
+    return tuple(chosen) or files
 
 
 async def test(sandbox: Sandbox, layer: Layer, request: TestRequest) -> TestRun:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from actors.languages.javascript import _findings, _told
+from actors.languages.javascript import _findings, _selected, _told
 from actors.languages.javascript_mutate import edits
 from actors.languages.javascript_search import imported
 from actors.sandbox.port import Completed
-from orchestrator.languages import javascript_tests, python_tests
+from orchestrator.languages import javascript_tests, language_of, python_tests
 from orchestrator.tree import File, Tree
 from orchestrator.verdict import Level, Outcome, RunEnd
 
@@ -147,3 +147,34 @@ def test_code_that_could_speak_for_the_tests_raises_an_alarm(line: str) -> None:
 
     assert found.startswith("a.js:2 uses")
     assert not list(_findings(base, base))
+
+
+@pytest.mark.parametrize(
+    ("files", "tests", "language"),
+    [
+        (("a.test.js", "a.js"), (), "javascript"),
+        (("a.spec.mjs", "tools/generate.py"), (), "javascript"),
+        (("a.test.js", "tests/test_a.py"), (), "python"),
+        (("a.test.js", "check.py"), ("check.py",), "python"),
+        (("node_modules/x/a.test.js", "a.py"), (), "python"),
+        (("a.js",), (), "python"),
+    ],
+)
+def test_a_folder_is_judged_by_the_tests_it_holds(
+    files: tuple[str, ...], tests: tuple[str, ...], language: str
+) -> None:
+    assert language_of(tree(dict.fromkeys(files, "")), tests) == language
+
+
+def test_a_suite_that_names_its_own_files_is_pythons() -> None:
+    files = {"a.test.js": "", "pytest.ini": "[pytest]\npython_files = check_*.py\n", "check_a.py": ""}
+
+    assert language_of(tree(files)) == "python"
+
+
+def test_tests_can_be_chosen_by_file_or_folder() -> None:
+    files = ("a.test.js", "web/b.test.js", "web/sub/c.spec.js")
+
+    assert _selected(files, ("web/",)) == files[1:]
+    assert _selected(files, ("./a.test.js", "web/sub")) == (files[0], files[2])
+    assert _selected(files, ()) == files

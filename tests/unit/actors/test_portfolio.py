@@ -102,3 +102,16 @@ async def test_agents_that_all_need_a_model_refuse_to_work_without_one() -> None
 def test_unknown_agents_are_refused_by_name(agents: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match=r"search, model, shell"):
         RepairSettings(agents=agents)
+
+
+async def test_javascript_is_repaired_by_its_own_search_and_a_model_side_by_side(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    python, model, searched = Worker(NOTHING), Worker(IN_ONE_PROMPT), Worker(NOTHING)
+    monkeypatch.setattr("actors.portfolio.JavaScriptRepairer", lambda: searched)
+    request = replace(REQUEST, profile=TestProfile(expected={}, language="javascript"))
+
+    found = await race(python, model, None, request)
+
+    assert found.best == IN_ONE_PROMPT.best
+    assert searched.began and not python.began

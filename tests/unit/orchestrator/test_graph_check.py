@@ -30,6 +30,14 @@ def faults(declared: dict[str, Any]) -> str:
     return raised.value.message
 
 
+def test_an_input_is_one_of_its_choices() -> None:
+    one = parsed(json.dumps(graph({"a": LOOP}, inputs={"part": {"choices": ["major", "minor"]}})), "g")
+
+    assert inputs_of(one, {"part": "minor"}) == {"part": "minor"}
+    with pytest.raises(TaskError, match="'tiny'; it may be major, minor"):
+        inputs_of(one, {"part": "tiny"})
+
+
 def test_a_graph_keeps_its_version_whatever_the_order_and_form_of_its_keys() -> None:
     one = parsed("name: g\nresult: [a]\nnodes:\n  a: {kind: agent, role: run, work: test}\n", "one")
     other = parsed(

@@ -71,13 +71,30 @@ def test_bytes_and_modes_of_the_files_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "part"),
+    ("changelog", "after"),
     [
-        ({}, "patch"),
-        ({"pyproject": '[project]\ndynamic = ["version"]\n'}, "patch"),
-        ({"pyproject": PYPROJECT}, "tiny"),
+        ("", "# Changelog\n\n## Unreleased\n\n- New.\n"),
+        (
+            "# Log\n\n## [unreleased]\n\n- Before.\n\n## 1.0.0\n",
+            "# Log\n\n## [unreleased]\n\n- New.\n- Before.\n\n## 1.0.0\n",
+        ),
     ],
 )
-def test_what_cannot_be_released_is_refused(files: dict[str, str], part: str) -> None:
+def test_without_a_version_the_notes_are_unreleased(changelog: str, after: str) -> None:
+    made = release(
+        tree(pyproject='[project]\ndynamic = ["version"]\n', changelog=changelog), "patch", ["New."]
+    )
+
+    assert (made.version, list(made.changes)) == ("", ["CHANGELOG.md"])
+    assert text(made.changes, "CHANGELOG.md") == after
+
+
+def test_a_version_on_one_line_with_others_is_raised() -> None:
+    made = release(tree(package='{"name": "x", "version": "0.3.1"}'), "minor", [])
+
+    assert text(made.changes, "package.json") == '{"name": "x", "version": "0.4.0"}'
+
+
+def test_a_part_that_is_none_is_refused() -> None:
     with pytest.raises(TaskError):
-        release(tree(**files), part, [])
+        release(tree(pyproject=PYPROJECT), "tiny", [])
