@@ -41,6 +41,10 @@ test: install ## Set up, then run all tests, fast ones first.
 	$(BIN)/pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 10 -m slow $(SLOW_ARGS) $(LONGEST) tests \
 		|| status=$$?; exit $$status
 
+.PHONY: faults
+faults: install ## Kill, hang and hurt a graph at every position of every fail point.
+	RAYSMITH_FAULTS=all $(BIN)/pytest -q -n $(JOBS) --dist loadgroup tests/unit/cluster/test_graph_faults.py
+
 VLLM := .venv-vllm
 
 # An environment of its own: vLLM pins an older numpy, and weighs four gigabytes.

@@ -14,6 +14,7 @@ import structlog
 from cluster.artifacts import ArtifactStore
 from cluster.calls import called
 from cluster.handles import Dispatch, FleetClient
+from orchestrator import failpoints
 from orchestrator.codec import from_json, to_json
 from orchestrator.context import ContextManifest
 from orchestrator.declaration import Declaration
@@ -107,18 +108,26 @@ class LiveRun:
 
     async def _appended(self, events: Sequence[NewEvent]) -> None:
         async with self._order:
-            for event in await self._event_log.append(events):
-                self._fold(event)
+            committed = await self._event_log.append(events)
+            if committed[0].seq > self.state.last_seq + 1:
+                # Somebody else told of this run too: a person's decision, an effect.
+                committed = await self._read()
+            self._fold(committed)
         self._on_event(self.state.run_id)
 
-    def catch_up(self, events: Sequence[Event]) -> None:
-        """Fold what was committed all the same when its append was cancelled."""
-        for event in events:
-            self._fold(event)
+    async def catch_up(self) -> None:
+        """Fold what was committed by others, or by an append that was cancelled."""
+        async with self._order:
+            self._fold(await self._read())
 
-    def _fold(self, event: Event) -> None:
-        if event.seq <= self.state.last_seq:
-            return
+    async def _read(self) -> Sequence[Event]:
+        return await asyncio.to_thread(self._event_log.events, self.state.run_id, self.state.last_seq)
+
+    def _fold(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._fold_one(event)
+
+    def _fold_one(self, event: Event) -> None:
         self.state = apply(self.state, event)
         log.info(str(event.type), run=event.run_id, seq=event.seq, step=event.step, attempt=event.attempt)
         self._remember(event)
@@ -268,8 +277,10 @@ class LiveRun:
         lessons = await asyncio.to_thread(self._lessons_of, call.request)
 
         async def on_dispatched(replica: str, epoch: int) -> None:
+            failpoints.hit("step.granted")
             data = {"replica": replica, "role": str(call.role), "method": call.method, **lessons}
             await self.append(self._of(call, Kind.STEP_DISPATCHED, data, dispatch_id, epoch))
+            failpoints.hit("step.dispatched")
 
         async def on_requeued(epoch: int, reason: str) -> None:
             await self.append(self._of(call, Kind.STEP_REQUEUED, {"reason": reason}, dispatch_id, epoch))
@@ -288,6 +299,7 @@ class LiveRun:
             allowance=self._allowance().within(call.allowance),
         )
         result: T = await self._fleet.execute(dispatch, on_dispatched=on_dispatched, on_requeued=on_requeued)
+        failpoints.hit("step.answered")
         return result
 
     def _lessons_of(self, request: object) -> dict[str, str]:

@@ -43,6 +43,7 @@ from orchestrator.forking import check_same_past, inherited, start_of
 from orchestrator.graph_check import checked, inputs_of
 from orchestrator.graph_work import execute
 from orchestrator.loop import Outcome
+from orchestrator.node_output import AWAITING
 from orchestrator.ports import Memory
 from orchestrator.report import changes_from, changes_json, diff_text, finished, is_done, result
 from orchestrator.steps import EngineCall, Improvement, Turn
@@ -200,13 +201,13 @@ class Orchestrator:
             self._tasks[run_id] = asyncio.create_task(self._work_on(run_id), name=run_id)
 
     async def resume(self, run_ids: Collection[str] | None = None) -> list[str]:
-        """Carry on unfinished runs, all of them or the named ones.
+        """Carry on unfinished runs, all of them or the named ones; one that waited at a gate is unfinished
+        once that is decided.
 
         A named run that was cancelled, parked or failed is taken up again with a fresh wall budget.
         """
-        unfinished = await asyncio.to_thread(self._log.unfinished)
         if run_ids is None:
-            chosen = list(unfinished)
+            chosen = [*await asyncio.to_thread(self._log.unfinished), *await self._decided_runs()]
         else:
             chosen = [await asyncio.to_thread(self._log.find_run, run_id) for run_id in run_ids]
         resumed = []
@@ -235,7 +236,14 @@ class Orchestrator:
             for life in lives
             for run in await asyncio.to_thread(self._log.runs, status=unfinished, life=life, limit=None)
         ]
-        return await self.resume(mine)
+        decided = [run_id for life in lives for run_id in await self._decided_runs(life)]
+        return await self.resume([*mine, *decided])
+
+    async def _decided_runs(self, life: str | None = None) -> list[str]:
+        """Runs that are parked although their gate is decided: the orchestrator died between the two."""
+        parked = await asyncio.to_thread(self._log.runs, status=[Status.PARKED], life=life, limit=None)
+        waiting = [run.run_id for run in parked if run.reason == AWAITING]
+        return [run_id for run_id in waiting if is_decided(await self._state(run_id))]
 
     async def cancel(self, run_id: str, reason: str = "") -> RunState:
         """Stop a run; its best patch so far stays. Cancelling a finished run changes nothing."""
@@ -312,14 +320,18 @@ class Orchestrator:
                 await live.append(live.event(Kind.APPROVAL_DECIDED, data, step=gate))
             else:
                 await self._append_outside(state, Kind.APPROVAL_DECIDED, data, step=gate)
+                if (live := self._live.get(run_id)) is not None:
+                    await live.catch_up()
             if (await self._state(run_id)).status.is_finished:
                 await self._go_on_decided(run_id)
         return await self._state(run_id)
 
     async def _go_on_decided(self, run_id: str) -> None:
         """Take up a run that was parked at a gate which has been decided since."""
-        if not self._is_over(run_id):
-            await asyncio.wait([self._tasks[run_id]])
+        while not self._is_over(run_id):
+            if not is_decided(await self._state(run_id)):
+                return
+            await asyncio.wait([self._tasks[run_id]], timeout=0.1)
         state = await self._state(run_id)
         if is_decided(state):
             await self._append_outside(state, Kind.RUN_RESUMED, await self._taken_on())
@@ -476,6 +488,8 @@ class Orchestrator:
             if live.state.status.is_finished:
                 return
             self._live[run_id] = live
+            # What a person decided since it was read; from here on decisions come through it.
+            await live.catch_up()
             outcome, error = await self._outcome(live)
             await self._finish(live, outcome, error)
             # A gate may be decided between the graph's last look and the run's end.
@@ -486,7 +500,7 @@ class Orchestrator:
     async def _finish_cancelled(self, run_id: str) -> None:
         live = self._live.get(run_id) or await self._load(run_id)
         await self._log.do(lambda _driver: None)  # behind what was being committed when it was cancelled
-        live.catch_up(await asyncio.to_thread(self._log.events, run_id, live.state.last_seq))
+        await live.catch_up()
         if not live.state.status.is_finished:
             await live.append(live.event(Kind.CANCEL_REQUESTED, {"reason": self._cancelling[run_id]}))
             await self._finish(

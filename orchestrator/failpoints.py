@@ -2,12 +2,14 @@
 
 `RAYSMITH_FAILPOINT=name:action[:nth]`, several separated by commas; `nth` counts from 1 and
 fires once, without it every passage fires. Actions: `raise` an `InjectedFault`, `sleep` for a
-second (`sleep=0.2` for another time), `exit` the process as kill -9 would.
+second (`sleep=0.2` for another time), `block` the whole process until SIGCONT, as a machine that
+hangs would, `exit` the process as kill -9 would.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from dataclasses import dataclass
@@ -24,6 +26,20 @@ class _Point:
     hits: int = 0
 
 
+POINTS = (
+    "artifacts.before_rename",
+    "event_log.before_append",
+    "event_log.before_commit",
+    "event_log.after_commit",
+    "graph.node_begun",
+    "graph.node_ended",
+    "owner.after_lock",
+    "step.granted",
+    "step.dispatched",
+    "step.answered",
+)
+"""Every point of the product; a test holds it to the code."""
+
 _lock = threading.Lock()
 _armed: dict[str, _Point] | None = None
 
@@ -32,6 +48,11 @@ def hit(name: str) -> None:
     """Pass the point `name`; nothing happens unless it is armed."""
     if _armed is not None:
         _fire(name)
+
+
+def passages() -> dict[str, int]:
+    """How often each armed point was passed since it was armed."""
+    return {name: point.hits for name, point in (_armed or {}).items()}
 
 
 def arm(spec: str) -> None:
@@ -48,9 +69,9 @@ def arm(spec: str) -> None:
 def _parse(word: str) -> tuple[str, _Point]:
     name, action, nth = (*word.strip().split(":"), "", "")[:3]
     verb, _, value = action.partition("=")
-    known = verb in ("raise", "sleep", "exit") and (not value or verb == "sleep")
+    known = verb in ("raise", "sleep", "block", "exit") and (not value or verb == "sleep")
     if not name or not known or (nth and not (nth.isdigit() and int(nth))) or word.count(":") > 2:
-        raise ValueError(f"fail point {word!r} is not NAME:raise|sleep[=SECONDS]|exit[:NTH]")
+        raise ValueError(f"fail point {word!r} is not NAME:raise|sleep[=SECONDS]|block|exit[:NTH]")
     float(value or 0)
     return name, _Point(action=action, nth=int(nth) if nth else None)
 
@@ -66,6 +87,8 @@ def _fire(name: str) -> None:
     verb, _, value = point.action.partition("=")
     if verb == "exit":
         os._exit(137)
+    if verb == "block":
+        os.kill(os.getpid(), signal.SIGSTOP)
     if verb == "sleep":
         time.sleep(float(value or 1))
     if verb == "raise":

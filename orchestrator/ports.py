@@ -29,6 +29,10 @@ class EventLog(Protocol):
         """
         ...
 
+    def events(self, run_id: str, after_seq: int = 0) -> Sequence[Event]:
+        """The run's events after number `after_seq`, in order."""
+        ...
+
 
 class Artifacts(Protocol):
     """Content-addressed bytes: a folder by default, a bucket on a cluster."""

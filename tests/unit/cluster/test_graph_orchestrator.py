@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from fakes import improvement, repaired, tree
 from orchestrator_house import House, ScriptedFleet, ended, kinds
 
+from cluster.artifacts import ArtifactStore
 from cluster.event_log import open_log
 from cluster.graphs import parsed, shipped
 from cluster.handles import Dispatch
@@ -150,6 +152,66 @@ async def test_of_two_decisions_at_once_one_counts(house: House) -> None:
     events = await orchestrator.events(run_id)
     assert kinds(events).count("approval_decided") == 1
     assert (state.status is Status.SUCCEEDED) == state.approvals["gate"].approved
+
+
+TWO_GATES = {
+    "name": "two-gates",
+    "nodes": {
+        "ann": {"kind": "approval", "message": "Is it right?"},
+        "bob": {"kind": "approval", "message": "Is it safe?"},
+        "end": {**PROFILE, "needs": ["ann", "bob"]},
+    },
+    "result": ["end"],
+}
+
+
+async def at_two_gates(orchestrator: Any) -> str:
+    run_id = await orchestrator.submit(Task(id="t", graph="two-gates", declaration=TWO_GATES), TREE)
+    assert (await ended(orchestrator, run_id)).status is Status.PARKED
+    return str(run_id)
+
+
+async def test_a_decision_while_the_run_is_being_taken_up_for_another_counts(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, may_go_on = threading.Event(), threading.Event()
+    load_tree = ArtifactStore.load_tree
+
+    def slowly(store: ArtifactStore, digest: str) -> Any:
+        reading.set()
+        assert may_go_on.wait(10)
+        return load_tree(store, digest)
+
+    orchestrator = house.start(ScriptedFleet())
+    run_id = await at_two_gates(orchestrator)
+    monkeypatch.setattr(ArtifactStore, "load_tree", slowly)
+
+    await orchestrator.decide(run_id, "ann", approved=True, by="ann")
+    await asyncio.to_thread(reading.wait, 10)
+    await orchestrator.decide(run_id, "bob", approved=True, by="bob")
+    may_go_on.set()
+
+    assert (await ended(orchestrator, run_id)).status is Status.SUCCEEDED
+
+
+@pytest.mark.parametrize("gates", [("ann",), ("ann", "bob")])
+async def test_lost_between_a_decision_and_going_on_the_run_is_taken_up(
+    house: House, gates: tuple[str, ...]
+) -> None:
+    run_id = await at_two_gates(first := house.start(ScriptedFleet()))
+    decided = [
+        NewEvent(run_id=run_id, type=Kind.APPROVAL_DECIDED, data={"approved": True, "by": gate}, step=gate)
+        for gate in gates
+    ]
+    await house.logs[-1].append(decided)
+    await house.lose(first)
+    orchestrator = house.start(ScriptedFleet(), life="life-2")
+
+    assert await orchestrator.resume_life(["life-1"]) == [run_id]
+
+    state = await ended(orchestrator, run_id)
+    assert state.status is (Status.SUCCEEDED if len(gates) == 2 else Status.PARKED)
+    assert await orchestrator.resume() == []
 
 
 @pytest.mark.slow

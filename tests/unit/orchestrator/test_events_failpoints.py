@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -54,6 +56,27 @@ def test_the_environment_arms_and_exit_is_sudden() -> None:
     )
 
     assert (done.returncode, done.stdout) == (137, b"")
+
+
+def test_a_blocked_process_stands_still_until_it_is_let_go_on() -> None:
+    code = "from orchestrator import failpoints; failpoints.hit('a'); print('after')"
+
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env={"RAYSMITH_FAILPOINT": "a:block"}, stdout=subprocess.PIPE
+    ) as child:
+        _, status = os.waitpid(child.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        child.send_signal(signal.SIGCONT)
+        assert child.communicate(timeout=10)[0] == b"after\n"
+
+
+def test_passages_are_counted_while_a_point_is_armed() -> None:
+    failpoints.arm("a:sleep=0, b:sleep=0")
+
+    for name in "aac":
+        failpoints.hit(name)
+
+    assert failpoints.passages() == {"a": 2, "b": 0}
 
 
 @pytest.mark.parametrize(
