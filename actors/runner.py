@@ -92,7 +92,7 @@ class Runner:
         def profiled(shown: Layer) -> Coroutine[Any, Any, Profiled]:
             return profile_base(sandbox, shown, request)
 
-        return await self._tracked(self._packages.profile(sandbox, layer, request.tree, profiled))
+        return await self._tracked(self._packages.profile(sandbox, layer, request, profiled))
 
     async def test(self, request: TestRequest) -> TestRun:
         """Test one candidate in a fresh sandbox under a frozen profile; `quick` ones in a warm one.

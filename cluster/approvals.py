@@ -48,7 +48,8 @@ def is_parked_at_gate(state: RunState) -> bool:
 
 def is_decided(state: RunState) -> bool:
     """Whether the run is parked at a gate that has been decided since."""
-    fresh = (node for node, asked in state.approvals.items() if asked.approved is not None)
+    decided = (node for node, asked in state.approvals.items() if asked.approved is not None)
+    fresh = (node for node in decided if not state.approvals[node].heard)
     return is_parked_at_gate(state) and any(
         node not in state.nodes or _is_open(state, node) for node in fresh
     )

@@ -187,7 +187,10 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
-    """A person's decision that a run waits for, or had: `approved` is None before it."""
+    """A person's decision that a run waits for, or had: `approved` is None before it.
+
+    `heard` says that the run was taken up again since, so that the decision was before it.
+    """
 
     node: str
     message: str
@@ -196,6 +199,7 @@ class Approval:
     by: str = ""
     why: str = ""
     decided_at: str | None = None
+    heard: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -405,6 +409,10 @@ def _resumed(folding: _Folding, _event: Event) -> None:
         cancel_requested=False,
         resumed=folding.run["resumed"] + 1,
         report={},
+        approvals={
+            node: replace(asked, heard=asked.approved is not None)
+            for node, asked in folding.run["approvals"].items()
+        },
     )
 
 

@@ -23,6 +23,7 @@ from orchestrator.graph_values import holds, resolved
 from orchestrator.loop import Outcome
 from orchestrator.node_output import AWAITING, NodeStatus, Output, failed, output_of, skipped
 from orchestrator.node_run import NodeRun, Place
+from orchestrator.packages import Waits
 from orchestrator.ports import Run
 from orchestrator.steps import Usage
 from orchestrator.tree import Tree
@@ -289,6 +290,8 @@ class GraphRun:
         )
         try:
             outcome, data = await self._find(node)(given)
+        except Waits:
+            return output_of(Outcome(status=Status.PARKED, reason=AWAITING), {}, run.usage)
         finally:
             usage[0] = usage[0] + run.usage
         changes = self._base.changes_to(run.tree.with_files(outcome.changes))
@@ -403,6 +406,8 @@ def _together(outputs: list[Output]) -> Output:
     changes: dict[str, Any] = {}
     for each in outputs:
         changes |= each.outcome.changes if each.outcome else {}
+    # One that waits for a person is no end, whatever else failed.
+    bad.sort(key=lambda each: each.status is not NodeStatus.WAITING)
     first = bad[0].outcome if bad else None
     outcome = replace(
         first or Outcome(status=Status.SUCCEEDED, reason="done"),

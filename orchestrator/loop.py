@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from orchestrator.events import Kind, Status
 from orchestrator.languages import language_of
 from orchestrator.lessons import CERTIFIED, REFUSED, Lesson, lesson, signature_of
+from orchestrator.packages import profiled_with
 from orchestrator.patch import Changes, unified_diff
 from orchestrator.ports import Call, Run
 from orchestrator.steps import (
@@ -341,7 +342,11 @@ async def profile_of(
     step: str = "profile",
     language: str | None = None,
 ) -> Profiled:
-    """The step that tests `tree` and freezes how it is tested; its `language` is seen where none is named."""
+    """The step that tests `tree` and freezes how it is tested; its `language` is seen where none is named.
+
+    Raises:
+        Waits: It lacks packages that a person has not allowed yet.
+    """
     request = ProfileRequest(
         tree=tree,
         tests=tuple(tests),
@@ -350,7 +355,8 @@ async def profile_of(
         timeout_s=run.task.budget.test_timeout_s,
         language=language or language_of(tree, tests),
     )
-    return await run.call(Call(step=step, role=Role.RUN, method="profile", request=request, returns=Profiled))
+    call = Call(step=step, role=Role.RUN, method="profile", request=request, returns=Profiled)
+    return await profiled_with(run, call)
 
 
 async def run_twice(

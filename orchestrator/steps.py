@@ -140,7 +140,10 @@ def conversation_hash(messages: Sequence[tuple[str, str]]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileRequest:
-    """Role run: test the protected base and freeze its profile, in a sandbox of level `minimum` at least."""
+    """Role run: test the protected base and freeze its profile, in a sandbox of level `minimum` at least.
+
+    `allowed` are wheels that a person let this run install, a lock's lines.
+    """
 
     tree: Tree
     tests: tuple[str, ...] = ()
@@ -149,14 +152,27 @@ class ProfileRequest:
     timeout_s: float = 300.0
     minimum: Level = Level.NONE
     language: str = "python"
+    allowed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackagesAsked:
+    """Wheels that only a person may allow: name, version and hash each, and `why` says who needs them."""
+
+    packages: tuple[str, ...]
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profiled:
-    """The base's profile and the run that showed it (in the suite's own order)."""
+    """The base's profile and the run that showed it (in the suite's own order).
+
+    With `asks` nothing was run: the task lacks packages that a person has to allow first.
+    """
 
     profile: TestProfile
     run: TestRun
+    asks: PackagesAsked | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

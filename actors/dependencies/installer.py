@@ -18,7 +18,7 @@ from actors.dependencies.collect import unpack
 from actors.dependencies.declared import Declared
 from actors.dependencies.index import Wheel, distribution_of, sha256, wheels
 from actors.dependencies.inside import INDEX, PIP
-from actors.dependencies.settings import DependencySettings
+from actors.dependencies.settings import DependencySettings, Unknown
 from actors.sandbox.folders import remove_folder
 from actors.sandbox.layer import ENV, Layer, with_packages
 from actors.sandbox.port import Completed, Job, Sandbox
@@ -36,6 +36,14 @@ class Refused(MachineError):
     code = "missing_dependency"
 
 
+class NotAllowed(Exception):
+    """Wheels that nobody has allowed, of which a person may be asked."""
+
+    def __init__(self, packages: Lock) -> None:
+        super().__init__(packages)
+        self.packages = packages
+
+
 class Installer:
     """Resolves and installs from the configured folder. A lock has one line a wheel: name, version, hash."""
 
@@ -48,7 +56,14 @@ class Installer:
         return bool(self.settings.index)
 
     async def lock(
-        self, sandbox: Sandbox, layer: Layer, wanted: Sequence[Requirement], said: Declared, why: str
+        self,
+        sandbox: Sandbox,
+        layer: Layer,
+        wanted: Sequence[Requirement],
+        said: Declared,
+        why: str,
+        *,
+        allowed: Lock = (),
     ) -> Lock:
         """The wheels that `wanted` takes, everything they need included.
 
@@ -58,9 +73,11 @@ class Installer:
             wanted: Requirements to meet.
             said: Versions that the task's files ask for.
             why: Who needs them, for messages.
+            allowed: Wheels that a person allowed.
 
         Raises:
             Refused: A distribution is not allowed, or no wheel fits.
+            NotAllowed: It takes wheels that a person would have to allow.
         """
         known = await asyncio.to_thread(wheels, self.settings.index)
         self._check((each.name for each in wanted), known, why)
@@ -80,11 +97,11 @@ class Installer:
         if len(taken) != len(chosen):
             raise SandboxError(f"pip chose {sorted(chosen)}, which are not all in {self.settings.index}")
         self._check((wheel.name for wheel in taken), known, why)
-        return await asyncio.to_thread(
-            lambda: tuple(
-                sorted(f"{wheel.name}=={wheel.version} --hash=sha256:{sha256(wheel.path)}" for wheel in taken)
-            )
-        )
+        lines = await asyncio.to_thread(lambda: {_line(wheel): wheel for wheel in sorted(taken, key=_line)})
+        unknown = [line for line, wheel in lines.items() if wheel.name not in self.settings.names]
+        if any(line not in allowed for line in unknown):
+            raise NotAllowed(tuple(unknown))
+        return tuple(lines)
 
     async def layer(self, sandbox: Sandbox, layer: Layer, lock: Lock) -> Layer:
         """`layer` with the locked packages, installed now unless an earlier run did.
@@ -117,12 +134,16 @@ class Installer:
         return next(iter(said.about(name)), Requirement(name))
 
     def _check(self, names: Iterable[str], known: tuple[Wheel, ...], why: str) -> None:
-        """Refuse what policy does not allow, before anything of it is opened."""
+        """Refuse what policy does not allow, before anything of it is opened.
+
+        Where a person may be asked, pip reads metadata first: the question is about files.
+        """
         asked = sorted({canonicalize_name(name) for name in names})
-        if unknown := [name for name in asked if name not in self.settings.names]:
+        unknown = [name for name in asked if name not in self.settings.names]
+        if unknown and self.settings.unknown is Unknown.REFUSE:
             raise Refused(
                 f"{why} needs {', '.join(unknown)}, which dependencies.allow does not name",
-                "add it there once a person has looked at it",
+                "add it there once a person has looked at it, or set dependencies.unknown to park",
             )
         if absent := [name for name in asked if name not in {wheel.name for wheel in known}]:
             raise Refused(
@@ -141,6 +162,10 @@ class Installer:
             stdin=json.dumps(asked).encode(),
             timeout_s=self.settings.timeout_s,
         )
+
+
+def _line(wheel: Wheel) -> str:
+    return f"{wheel.name}=={wheel.version} --hash=sha256:{sha256(wheel.path)}"
 
 
 def _pip() -> str:

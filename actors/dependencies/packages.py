@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from actors.dependencies.declared import Declared, declared, unmet
-from actors.dependencies.installer import Installer, Lock
+from actors.dependencies.declared import declared, unmet
+from actors.dependencies.installer import Installer, Lock, NotAllowed
 from actors.dependencies.settings import DependencySettings
 from actors.judge.profile import MissingDependency
 from actors.sandbox.layer import Layer
 from actors.sandbox.port import Sandbox
 from orchestrator.errors import MachineError
-from orchestrator.steps import Profiled
-from orchestrator.tree import Tree
+from orchestrator.steps import PackagesAsked, Profiled, ProfileRequest
+from orchestrator.verdict import TestProfile, TestRun
 
 _ROUNDS = 20
-_MODULE = re.compile(r"^(?P<who>.+) needs '(?P<module>[\w.]+)', which ")
 
 
 class Packages:
@@ -43,9 +40,13 @@ class Packages:
             return await self._installer.layer(sandbox, layer, lock)
 
     async def profile(
-        self, sandbox: Sandbox, layer: Layer, tree: Tree, profiled: Callable[[Layer], Awaitable[Profiled]]
+        self,
+        sandbox: Sandbox,
+        layer: Layer,
+        request: ProfileRequest,
+        profiled: Callable[[Layer], Awaitable[Profiled]],
     ) -> Profiled:
-        """Profile, installing what is declared and what turns out missing.
+        """Profile with what is declared and what turns out missing, or tell what a person has to allow.
 
         Raises:
             MissingDependency: Something is missing and no folder of wheels is configured.
@@ -53,12 +54,16 @@ class Packages:
         """
         if not self._installer.is_on:
             return await profiled(layer)
-        said = declared(tree, layer)
-        wanted = unmet(said.needed, layer)
-        lock = await self._locked(sandbox, layer, wanted, said, "the task")
+        said = declared(request.tree, layer)
+        wanted, why = unmet(said.needed, layer), "the task"
         named = {canonicalize_name(each.name) for each in (*said.needed, *said.further)}
+        lock: Lock = ()
         for _ in range(_ROUNDS):
             try:
+                if wanted:
+                    lock = await self._installer.lock(
+                        sandbox, layer, wanted, said, why, allowed=request.allowed
+                    )
                 shown = await self.shown(sandbox, layer, lock)
                 # A plugin would run in every test: only the task's own files ask for one.
                 plugins = (
@@ -66,20 +71,14 @@ class Packages:
                 )
                 found = await profiled(replace(shown, plugins=tuple(plugins)))
                 return replace(found, profile=replace(found.profile, packages=lock))
+            except NotAllowed as error:
+                asks = PackagesAsked(packages=error.packages, why=why)
+                return Profiled(profile=TestProfile(expected={}), run=TestRun(), asks=asks)
             except MissingDependency as error:
-                told = _MODULE.match(error.message)
-                if told is None:
-                    raise
-                more = await asyncio.to_thread(self._installer.wanted, told["module"], said)
+                more = await asyncio.to_thread(self._installer.wanted, error.module, said)
                 if more in wanted:
                     raise
-                wanted = [*wanted, more]
-                lock = await self._locked(sandbox, layer, wanted, said, told["who"])
+                wanted, why = [*wanted, more], error.path
         raise MachineError(
             f"more than {_ROUNDS} packages turned out missing", "declare them in requirements.txt"
         )
-
-    async def _locked(
-        self, sandbox: Sandbox, layer: Layer, wanted: list[Requirement], said: Declared, why: str
-    ) -> Lock:
-        return await self._installer.lock(sandbox, layer, wanted, said, why) if wanted else ()

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
+
+
+class Unknown(StrEnum):
+    """What happens to a distribution that no policy names."""
+
+    REFUSE = "refuse"
+    PARK = "park"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +24,11 @@ class DependencySettings:
     """Folder of wheels that packages are installed from, without a network; empty for none."""
 
     allow: tuple[str, ...] = ()
-    """Distributions that may be installed, those that they need included; every other is refused."""
+    """Distributions that may be installed, those that they need included."""
+
+    unknown: Unknown = Unknown.REFUSE
+    """What happens to a distribution that `allow` does not name: `refuse`, or `park` the run until a person
+    decides by `raysmith approve` or `raysmith reject` about exactly these wheels."""
 
     folder: str = ""
     """Where installed packages are kept for later runs; empty for the user's cache folder."""

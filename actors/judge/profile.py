@@ -35,9 +35,20 @@ _NOTHING_COLLECTED, _USAGE, _INTERNAL = 5, 4, 3
 
 
 class MissingDependency(MachineError):
-    """The task imports something that its environment does not have."""
+    """A file of the task imports `module`, which its environment does not have."""
 
     code = "missing_dependency"
+
+    def __init__(self, path: str, module: str, python: str) -> None:
+        top = module.partition(".")[0]
+        super().__init__(
+            f"{path} needs {module!r}, which {python} does not have",
+            f"install what provides it (`{python} -m pip install {top}`) "
+            "or name an interpreter that has it with --python",
+        )
+        self.args = (path, module, python)
+        self.path = path
+        self.module = module
 
 
 async def profile_base(sandbox: Sandbox, layer: Layer, request: ProfileRequest) -> Profiled:
@@ -164,12 +175,7 @@ def _refuse_broken(shown: Shown, request: ProfileRequest, layer: Layer, suite: S
                 "mend that file first",
             )
         if error.missing_module and _is_foreign(error.missing_module, cause, request.tree, layer, suite):
-            top = error.missing_module.partition(".")[0]
-            raise MissingDependency(
-                f"{error.path} needs {error.missing_module!r}, which {layer.host_python} does not have",
-                f"install what provides it (`{layer.host_python} -m pip install {top}`) "
-                "or name an interpreter that has it with --python",
-            )
+            raise MissingDependency(error.path, error.missing_module, str(layer.host_python))
     if run.collected or run.collection_errors:
         return
     if run.end is not RunEnd.EXITED and run.end is not RunEnd.KILLED:

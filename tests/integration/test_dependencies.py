@@ -13,7 +13,7 @@ import pytest
 
 from actors.dependencies.collect import unpack
 from actors.dependencies.installer import Refused
-from actors.dependencies.settings import DependencySettings
+from actors.dependencies.settings import DependencySettings, Unknown
 from actors.judge.profile import MissingDependency
 from actors.runner import Runner
 from actors.sandbox.probe import probe
@@ -223,9 +223,40 @@ async def test_a_wheel_that_changed_after_the_lock_is_refused(index: Path) -> No
         await run.test(TestRequest(base=TASK, candidate=TASK, profile=profile, timeout_s=60))
 
 
+async def test_a_person_is_asked_about_exactly_the_wheels_and_allows_no_others(index: Path) -> None:
+    wheel(index, "greetings", needs=("helper",), greetings__py="def hello(who): return f'hello {who}'\n")
+    helper = wheel(index, "helper", helper__py="")
+    kept = index.parent / "kept"
+    asking = DependencySettings(index=str(index), allow=("helper",), unknown=Unknown.PARK, folder=str(kept))
+    run = Runner(SETTINGS, asking)
+
+    asked = (await run.profile(ProfileRequest(tree=TASK))).asks
+    assert asked is not None and not kept.exists()
+    allowed = await run.profile(ProfileRequest(tree=TASK, allowed=asked.packages))
+    helper.rename(index / "spare")
+    wheel(index, "greetings", greetings__py="def hello(who): return 'another hello you'\n")
+    changed = (await run.profile(ProfileRequest(tree=TASK, allowed=asked.packages))).asks
+
+    assert asked.why == "test_shop.py"
+    assert [line.partition(" --hash=sha256:")[0] for line in asked.packages] == ["greetings==1.0"]
+    assert allowed.asks is None
+    assert allowed.profile.expected == {"test_shop.py::test_hello": Outcome.PASSED}
+    assert len(allowed.profile.packages) == 2
+    assert changed is not None and changed.packages != asked.packages
+
+
+async def test_nobody_is_asked_about_a_package_that_does_not_exist(index: Path) -> None:
+    asking = DependencySettings(index=str(index), unknown=Unknown.PARK)
+
+    with pytest.raises(Refused, match="holds no wheel"):
+        await Runner(SETTINGS, asking).profile(ProfileRequest(tree=TASK))
+
+
 async def test_without_a_folder_of_wheels_nothing_changes() -> None:
-    with pytest.raises(MissingDependency, match="greetings"):
+    with pytest.raises(MissingDependency, match="greetings") as raised:
         await Runner(SETTINGS).profile(ProfileRequest(tree=TASK))
+
+    assert (raised.value.path, raised.value.module) == ("test_shop.py", "greetings")
 
 
 @pytest.mark.parametrize("kind", ["climbs", "absolute", "link", "device"])
