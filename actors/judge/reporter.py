@@ -375,7 +375,8 @@ def run(before: Snapshot | None = None) -> int:
         asked["is_inexact"] = stubs.is_inexact
     link = None
     if asked["apart"]:
-        link = beside("remote", asked).install(beside("wire", asked), beside("raised", asked), asked)
+        others = (beside(name, asked) for name in ("wire", "raised", "service"))
+        link = beside("remote", asked).install(*others, asked)
     seen = beside("watch", asked).install(asked["work"], asked["added"], asked["tests"])
     exit_code = int(pytest.main(given, plugins=[Reporter(send, asked, seen, before)]))
     if link is not None:

@@ -169,7 +169,7 @@ def _code_job(layer: Layer, tree: Tree, suite: Suite, timeout_s: float) -> Job:
         layer=layer,
         argv=("-I", "-B", "{trusted}/server.py"),
         tree=_of_code(tree, suite),
-        trusted={name: (_HERE / name).read_text() for name in ("server.py", "wire.py")},
+        trusted={name: (_HERE / name).read_text() for name in ("server.py", "wire.py", "applications.py")},
         stdin=json.dumps(asked).encode() + b"\n",
         environment=process_environment(tree, layer),
         timeout_s=timeout_s,

@@ -21,7 +21,8 @@ _HERE = Path(__file__).parent
 _CONFTEST = re.compile(r"ImportError while loading conftest '(?P<path>[^']+)'")
 _MISSING = re.compile(r"ModuleNotFoundError: No module named '(?P<name>[^']+)'")
 _CURRENT = b"PYTEST_CURRENT_TEST"
-_SHIPPED = ("reporter.py", "stubs.py", "watch.py", "apart/wire.py", "apart/remote.py", "apart/raised.py")
+_APART = ("wire", "remote", "raised", "service")
+_SHIPPED = ("reporter.py", "stubs.py", "watch.py", *(f"apart/{name}.py" for name in _APART))
 _USAGE = 4
 _INSTALLABLE = frozenset({"pyproject.toml", "setup.py", "setup.cfg"})
 

@@ -344,6 +344,93 @@ async def test_a_service_is_probed_from_outside() -> None:
     assert (verdict.certified, verdict.judge, verdict.findings) == (True, JudgeKind.BLACK_BOX, ())
 
 
+TALKING = {
+    "app.py": (
+        "import asyncio\nfrom contextlib import asynccontextmanager\n"
+        "from starlette.applications import Starlette\nfrom starlette.responses import JSONResponse\n"
+        "from starlette.routing import Route, WebSocketRoute\nfrom starlette.websockets import WebSocketDisconnect\n\n"
+        "@asynccontextmanager\nasync def life(app):\n    yield {'greeting': 'hi'}\n\n"
+        "async def echo(socket):\n    await socket.accept(subprotocol='v1')\n    try:\n        while True:\n"
+        "            told = await socket.receive_json()\n            await socket.send_json({'sum': told['a'] - told['b']})\n"
+        "    except WebSocketDisconnect:\n        pass\n\n"
+        "async def ticks(socket):\n    await socket.accept()\n\n    async def hear():\n        await socket.receive_text()\n\n"
+        "    hearing = asyncio.create_task(hear())\n    for n in range(3):\n        await asyncio.sleep(0.05)\n"
+        "        await socket.send_text(str(n))\n    hearing.cancel()\n    await socket.close(4001)\n\n"
+        "async def refused(socket):\n    await socket.close(4003)\n\n"
+        "async def state(request):\n    return JSONResponse(request.state.greeting)\n\n"
+        "app = Starlette(lifespan=life, routes=[WebSocketRoute('/echo', echo), WebSocketRoute('/ticks', ticks),\n"
+        "    WebSocketRoute('/refused', refused), Route('/state', state)])\n"
+    ),
+    "test_app.py": (
+        "import pytest\nfrom starlette.testclient import TestClient\nfrom starlette.websockets import WebSocketDisconnect\n"
+        "from app import app\n\n@pytest.fixture\ndef client():\n    with TestClient(app) as client:\n        yield client\n\n"
+        "def test_talk(client):\n    with client.websocket_connect('/echo', subprotocols=['v1']) as one:\n"
+        "        assert one.accepted_subprotocol == 'v1'\n        with client.websocket_connect('/echo') as other:\n"
+        "            for a in (1, 2):\n                one.send_json({'a': a, 'b': 5})\n                assert one.receive_json() == {'sum': a + 5}\n"
+        "            other.send_json({'a': 1, 'b': 1})\n            assert other.receive_json() == {'sum': 2}\n\n"
+        "def test_ticks(client):\n    with client.websocket_connect('/ticks') as socket:\n"
+        "        assert [socket.receive_text() for _ in range(3)] == ['0', '1', '2']\n"
+        "        with pytest.raises(WebSocketDisconnect) as raised:\n            socket.receive_text()\n    assert raised.value.code == 4001\n\n"
+        "def test_refused(client):\n    with pytest.raises(WebSocketDisconnect):\n        with client.websocket_connect('/refused'):\n            pass\n\n"
+        "def test_state(client):\n    assert client.get('/state').json() == 'hi'\n"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+async def test_websockets_are_spoken_to_from_outside() -> None:
+    fixed = TALKING["app.py"].replace("told['a'] - told['b']", "told['a'] + told['b']")
+
+    shown, _, verdict = await judged(TALKING, {"app.py": fixed}, JudgeKind.BLACK_BOX)
+
+    assert shown.profile.failing == ("test_app.py::test_talk",)
+    assert (verdict.certified, verdict.judge, verdict.findings) == (True, JudgeKind.BLACK_BOX, ())
+
+
+GATEWAY = {
+    "shop.py": (
+        "def plain(environ, start_response):\n    body = environ['wsgi.input'].read().decode()\n"
+        "    start_response('200 OK', [('X-Path', environ['PATH_INFO'])])\n    return [body.upper().encode()]\n\n"
+        "class Counter:\n    def __init__(self):\n        self.seen = 0\n\n"
+        "    def __call__(self, environ, start_response):\n        self.seen -= 1\n"
+        "        write = start_response('201 CREATED', [('Content-Type', 'text/plain')])\n        write(b'seen ')\n"
+        "        yield str(self.seen).encode()\n\ncounter = Counter()\n"
+    ),
+    "test_shop.py": (
+        "from werkzeug.test import Client\nimport shop\n\n"
+        "def test_plain():\n    answer = Client(shop.plain).post('/a/b', data='hello')\n"
+        "    assert (answer.status_code, answer.text, answer.headers['X-Path']) == (200, 'HELLO', '/a/b')\n\n"
+        "def test_counter():\n    answer = Client(shop.counter).get('/')\n"
+        "    assert (answer.status, answer.text) == ('201 CREATED', 'seen 1')\n"
+    ),
+}  # fmt: skip
+
+
+async def test_a_wsgi_application_is_probed_from_outside() -> None:
+    pytest.importorskip("werkzeug")
+    fixed = GATEWAY["shop.py"].replace("self.seen -= 1", "self.seen += 1")
+
+    shown, _, verdict = await judged(GATEWAY, {"shop.py": fixed}, JudgeKind.BLACK_BOX)
+
+    assert shown.profile.failing == ("test_shop.py::test_counter",)
+    assert (verdict.certified, verdict.judge, verdict.findings) == (True, JudgeKind.BLACK_BOX, ())
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import os\ndef parse(text):\n    os._exit(0)\n", "def parse(text):\n    return 'x' * (1 << 25)\n"],
+)
+async def test_a_process_that_ends_is_not_taken_for_the_exception_that_a_test_expects(code: str) -> None:
+    base = {
+        "calc.py": "def parse(text):\n    return text\n",
+        "test_calc.py": "import pytest, calc\n\ndef test_rejects():\n    with pytest.raises(Exception):\n        calc.parse('x')\n",
+    }
+
+    _, _, verdict = await judged(base, {"calc.py": code}, JudgeKind.IN_PROCESS)
+
+    assert not verdict.certified
+
+
 @pytest.mark.slow
 async def test_the_strength_of_tests_is_measured_on_a_stub_and_on_mutants() -> None:
     code = "def clamp(n, low, high):\n    if n < low:\n        return low\n    if n > high:\n        return high\n    return n\n"

@@ -27,7 +27,7 @@ class Unable(Exception):
 
 
 class Gone(Exception):
-    """The process with the code under test has ended."""
+    """The process with the code has ended; a test that expects any exception may take it for that."""
 
 
 class Link:
@@ -57,6 +57,10 @@ class Link:
     def unable(self, what: str) -> NoReturn:
         self.note(what)
         raise Unable(what)
+
+    def gone(self) -> NoReturn:
+        self.note(what := "the process with the code under test has ended")
+        raise Gone(what)
 
     def encode(self, value: Any) -> Any:
         data = self.wire.encode(value, self._refer)
@@ -110,13 +114,15 @@ class Link:
             try:
                 self.stream.send({"do": do, **message})
                 reply: dict[str, Any] = self.stream.receive()
-            except (EOFError, OSError) as error:
-                raise Gone("the process with the code under test has ended") from error
+            except (EOFError, OSError):
+                self.gone()
         for name in ("out", "err"):
             if isinstance(text := reply.get(name), str):
                 getattr(sys, f"std{name}").write(text)
         if "gone" in reply:
-            raise Gone("the process with the code under test has ended")
+            self.gone()
+        if "unable" in reply:
+            self.unable("the code answers with what does not cross")
         if "error" in reply:
             raise self.raised.error(reply["error"])
         return reply
@@ -263,52 +269,13 @@ class _Awaitable(Remote):
         yield
 
 
-class _Application(Remote):
-    """An ASGI application, asked over its protocol: requests go over as data, so do its messages."""
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        link, number = object.__getattribute__(self, "_raysmith")
-        if scope["type"] == "lifespan":
-            await receive()
-            await send(link.decode(link.ask("start", ref=number)["value"]))
-            await receive()
-            await send(link.decode(link.ask("stop", ref=number)["value"]))
-            return
-        if scope["type"] != "http":
-            link.unable(f"a test opens a {scope['type']} to the application")
-        link.requests += 1
-        body, more = b"", True
-        while more:
-            part = await receive()
-            body, more = body + part.get("body", b""), part.get("more_body", False)
-        reply = link.ask(
-            "request", ref=number, scope=link.encode(_plain_scope(scope)), body=link.encode(body)
-        )
-        for message in link.decode(reply["value"]):
-            await send(message)
-        if "raised" in reply:
-            raise link.raised.error(reply["raised"])
-
-
 _KINDS: dict[Any, Any] = {
     "module": _Module,
     "class": _Fixed,
     "function": _Fixed,
     "awaitable": _Awaitable,
-    "application": _Application,
     "object": Remote,
 }
-
-
-_OF_A_SCOPE = """
-type asgi http_version method scheme path raw_path query_string root_path headers client server
-"""
-
-
-def _plain_scope(scope: Any) -> dict[str, Any]:
-    found = {name: scope[name] for name in _OF_A_SCOPE.split() if name in scope}
-    found["headers"] = [[bytes(name), bytes(value)] for name, value in scope.get("headers", ())]
-    return found
 
 
 def _link(value: Remote) -> Link:
@@ -391,8 +358,9 @@ class Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
-def install(wire: Any, raised: Any, asked: dict[str, Any]) -> Link:
+def install(wire: Any, raised: Any, service: Any, asked: dict[str, Any]) -> Link:
     """Put stand-ins where the code under test would be imported from."""
+    _KINDS.update(service.kinds(Remote))
     stream = wire.Stream(int(os.environ.pop("RAYSMITH_CHANNEL_FD")))
     link = Link(wire, raised, stream, asked["work"])
     sys.meta_path.insert(0, Finder(link, asked["apart"], asked["work"]))

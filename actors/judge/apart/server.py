@@ -25,12 +25,13 @@ from typing import Any
 class Server:
     """Objects by number, and what may be asked of them."""
 
-    def __init__(self, wire: Any) -> None:
+    def __init__(self, wire: Any, applications: Any) -> None:
         self.wire = wire
         self.objects: list[Any] = []
         self.numbers: dict[int, int] = {}
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.lifespans: dict[int, tuple[Any, Any, Any]] = {}
+        self.protocol_of = applications.protocol_of
+        self.applications = applications.Applications(self)
 
     # ---- references
 
@@ -39,7 +40,7 @@ class Server:
         if number is None:
             number = self.numbers[id(value)] = len(self.objects)
             self.objects.append(value)
-        return {"ref": number, **_described(value)}
+        return {"ref": number, **_described(value, self.protocol_of)}
 
     def resolve(self, data: dict[str, Any]) -> Any:
         return self.objects[data["ref"]]
@@ -58,15 +59,17 @@ class Server:
         reply: dict[str, Any]
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                reply = getattr(self, "do_" + message["do"])(message)
+                name = message["do"]
+                does = getattr(self, f"do_{name}", None) or getattr(self.applications, name)
+                reply = does(message)
             except BaseException as error:  # everything a candidate raises is the test's to judge
-                reply = {"error": self._error(error)}
+                reply = {"error": self.error(error)}
         for name, text in (("out", out.getvalue()), ("err", err.getvalue())):
             if text:
                 reply[name] = text
         return reply
 
-    def _error(self, error: BaseException) -> dict[str, Any]:
+    def error(self, error: BaseException) -> dict[str, Any]:
         try:
             text = str(error)
         except Exception:
@@ -77,9 +80,6 @@ class Server:
             "text": text,
             "of": self.refer(error),
         }
-
-    def do_refuse(self, message: dict[str, Any]) -> dict[str, Any]:
-        raise OverflowError(message["why"])
 
     def do_import(self, message: dict[str, Any]) -> dict[str, Any]:
         return {"value": self.refer(importlib.import_module(message["name"]))}
@@ -118,7 +118,7 @@ class Server:
 
     # ---- coroutines and applications
 
-    def _run(self, work: Any) -> Any:
+    def run(self, work: Any) -> Any:
         if self.loop is None:
             self.loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self.loop)
@@ -130,59 +130,7 @@ class Server:
         async def wait() -> Any:
             return await awaitable
 
-        return {"value": self.encode(self._run(wait()))}
-
-    def do_request(self, message: dict[str, Any]) -> dict[str, Any]:
-        """One HTTP request to an ASGI application: its messages, and what it raised after them."""
-        app, scope = self.resolve(message), self.decode(message["scope"])
-        body, sent = self.decode(message["body"]), []
-        waiting = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def receive() -> dict[str, Any]:
-            return waiting.pop() if waiting else {"type": "http.disconnect"}
-
-        async def send(told: dict[str, Any]) -> None:
-            sent.append(told)
-
-        reply: dict[str, Any] = {}
-        try:
-            self._run(app(scope, receive, send))
-        except BaseException as error:
-            reply["raised"] = self._error(error)
-        return {"value": self.encode([dict(told) for told in sent]), **reply}
-
-    def do_start(self, message: dict[str, Any]) -> dict[str, Any]:
-        """The application's start-up; `value` is its first lifespan message."""
-        return {"value": self.encode(self._run(self._start(message["ref"])))}
-
-    async def _start(self, number: int) -> Any:
-        inbox: asyncio.Queue[Any] = asyncio.Queue()
-        outbox: asyncio.Queue[Any] = asyncio.Queue()
-        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
-        task = asyncio.ensure_future(self.objects[number](scope, inbox.get, outbox.put))
-        self.lifespans[number] = (task, inbox, outbox)
-        await inbox.put({"type": "lifespan.startup"})
-        return await _first(task, outbox)
-
-    def do_stop(self, message: dict[str, Any]) -> dict[str, Any]:
-        """The application's shutdown; `value` is its last lifespan message."""
-        return {"value": self.encode(self._run(self._stop(message["ref"])))}
-
-    async def _stop(self, number: int) -> Any:
-        task, inbox, outbox = self.lifespans.pop(number)
-        await inbox.put({"type": "lifespan.shutdown"})
-        return await _first(task, outbox)
-
-
-async def _first(task: Any, outbox: Any) -> Any:
-    """The next message of a lifespan, or what the application raised instead."""
-    getting = asyncio.ensure_future(outbox.get())
-    await asyncio.wait([task, getting], return_when=asyncio.FIRST_COMPLETED)
-    if getting.done():
-        return getting.result()
-    getting.cancel()
-    await task
-    return {"type": "lifespan.shutdown.complete"}
+        return {"value": self.encode(self.run(wait()))}
 
 
 _OPERATIONS: dict[str, Any] = {
@@ -202,7 +150,7 @@ _OPERATIONS: dict[str, Any] = {
 }
 
 
-def _described(value: Any) -> dict[str, Any]:
+def _described(value: Any, protocol_of: Any) -> dict[str, Any]:
     """What the other side has to know of a thing to stand in for it."""
     if isinstance(value, types.ModuleType):
         return {"kind": "module"}
@@ -212,17 +160,8 @@ def _described(value: Any) -> dict[str, Any]:
         return {"kind": "class"}
     if inspect.isawaitable(value):
         return {"kind": "awaitable"}
-    if isinstance(value, (types.FunctionType, types.BuiltinFunctionType, types.MethodType)):
-        return {"kind": "function"}
-    return {"kind": "application" if _is_application(value) else "object"}
-
-
-def _is_application(value: Any) -> bool:
-    """Whether a value is called as `await value(scope, receive, send)`."""
-    call = getattr(type(value), "__call__", None)  # noqa: B004 - not whether, but how it is called
-    if not inspect.iscoroutinefunction(call):
-        return False
-    return [*inspect.signature(call).parameters][1:] == ["scope", "receive", "send"]
+    plain = isinstance(value, (types.FunctionType, types.BuiltinFunctionType, types.MethodType))
+    return {"kind": protocol_of(value) or ("function" if plain else "object")}
 
 
 def _classes(kind: type) -> list[list[str]]:
@@ -230,16 +169,22 @@ def _classes(kind: type) -> list[list[str]]:
     return [[str(each.__module__), str(each.__qualname__)] for each in kind.__mro__[:-1]]
 
 
+def _beside(folder: str, name: str) -> Any:
+    """A module that lies beside this file, under a name that the code under test cannot have."""
+    loader = SourceFileLoader(f"raysmith_{name}", str(Path(folder, f"{name}.py")))
+    spec = spec_from_loader(loader.name, loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
 def main() -> None:
     """Serve until the stream ends."""
     asked = json.loads(sys.stdin.buffer.readline())
-    loader = SourceFileLoader("raysmith_wire", str(Path(asked["trusted"], "wire.py")))
-    spec = spec_from_loader(loader.name, loader)
-    assert spec is not None
-    wire = module_from_spec(spec)
-    loader.exec_module(wire)
+    wire, applications = (_beside(asked["trusted"], name) for name in ("wire", "applications"))
     stream = wire.Stream(int(os.environ.pop("RAYSMITH_CHANNEL_FD")))
-    server = Server(wire)
+    server = Server(wire, applications)
     sys.path[:0] = asked["paths"]
     sys.argv = ["pytest"]
     while True:
@@ -251,7 +196,7 @@ def main() -> None:
         try:
             stream.send(reply)
         except wire.Broken as error:
-            stream.send(server.answer({"do": "refuse", "why": str(error)}))
+            stream.send({"unable": str(error)})
 
 
 if __name__ == "__main__":
