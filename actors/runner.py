@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from actors import security
+from actors.boundaries.observe import observe
+from actors.boundaries.propose import proposals
 from actors.dependencies.packages import Packages
 from actors.dependencies.settings import DependencySettings
 from actors.judge.assemble import Assembled, assemble
@@ -30,8 +32,12 @@ from actors.warm.sandbox import WarmSandbox
 from orchestrator.errors import SandboxError
 from orchestrator.ports import SessionSpec
 from orchestrator.steps import (
+    Observed,
+    ObserveRequest,
     Profiled,
     ProfileRequest,
+    Proposed,
+    ProposeRequest,
     Scanned,
     ScanRequest,
     StrengthRequest,
@@ -118,6 +124,22 @@ class Runner:
         sandbox = await self._ready(request.minimum)
         layer = await self._profiled_layer(sandbox, request.tree, request)
         return await self._tracked(measure(sandbox, layer, request))
+
+    async def propose(self, request: ProposeRequest) -> Proposed:
+        """Calls that are worth a test."""
+        return Proposed(
+            calls=await asyncio.to_thread(proposals, request.tree, request.tests, first=request.first)
+        )
+
+    async def observe(self, request: ObserveRequest) -> Observed:
+        """Tests of what calls answer on an accepted tree.
+
+        Raises:
+            SandboxError: A sandbox could not be started or broke.
+        """
+        sandbox = await self._ready(request.minimum)
+        layer = await self._profiled_layer(sandbox, request.tree, request)
+        return await self._tracked(observe(sandbox, layer, request))
 
     async def scan(self, request: ScanRequest) -> Scanned:
         """What a candidate should not bring.
@@ -235,7 +257,7 @@ class Runner:
         return await asyncio.to_thread(build_layer, python, without=importable_names(tree))
 
     async def _profiled_layer(
-        self, sandbox: Sandbox, base: Tree, request: TestRequest | StrengthRequest
+        self, sandbox: Sandbox, base: Tree, request: TestRequest | StrengthRequest | ObserveRequest
     ) -> Layer:
         layer = await self._layer(base, request.python)
         return await self._packages.shown(sandbox, layer, request.profile.packages)

@@ -23,6 +23,7 @@ from orchestrator.review import reviewed
 from orchestrator.steps import Role, Scanned, ScanRequest, Severity
 from orchestrator.story import story
 from orchestrator.verdict import combined
+from orchestrator.written_tests import admit, write
 
 Done = tuple[Outcome, Mapping[str, Any]]
 
@@ -171,6 +172,8 @@ _WORKS: Mapping[tuple[str, str], Work] = {
     ("run", "certify"): _certify,
     ("run", "analyse"): _analyse,
     ("run", "scan"): _scan,
+    ("run", "admit"): admit,
+    ("test", "write"): write,
     ("release", "release"): _release,
     ("code", "story"): _story,
     ("review", "review"): _review,

@@ -40,10 +40,12 @@ WORKS: Mapping[str, Mapping[str, Work]] = {
         "analyse": Work(
             gives=("python", "javascript", "failing", "profile", "javascript_profile", "profiles")
         ),
+        "admit": Work(takes=("profile", "tests", "calls"), gives=("added", "strength"), needs_patch=True),
         "scan": Work(takes=("fail_on",), gives=("findings", "dependencies"), needs_patch=True),
     },
     "release": {"release": Work(takes=("part", "pr_number"), gives=("version",), needs_patch=True)},
     "code": {"story": Work()},
+    "test": {"write": Work(takes=("profile",), gives=("tests", "calls"))},
     "review": {"review": Work(needs_patch=True)},
 }
 

@@ -195,14 +195,71 @@ class TestRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProposedCall:
+    """A call of the code under test that no test makes yet.
+
+    Attributes:
+        path: The test file that makes one like it.
+        imports: Lines that import what it names.
+        name: Of them, the one that it begins with.
+        expression: Its text.
+    """
+
+    path: str
+    imports: str
+    name: str
+    expression: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProposeRequest:
+    """Role run: find calls worth a test next to those that the files `tests` make, `first` before all."""
+
+    tree: Tree
+    tests: tuple[str, ...]
+    first: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposed:
+    """Calls worth a test, the most different first."""
+
+    calls: tuple[ProposedCall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObserveRequest:
+    """Role run: see what `calls` answer on `tree`, and write it down as tests."""
+
+    tree: Tree
+    profile: TestProfile
+    calls: tuple[ProposedCall, ...]
+    python: str | None = None
+    timeout_s: float = 60.0
+    minimum: Level = Level.NONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """New test files; `tried` is how many calls were."""
+
+    files: Mapping[str, File] = field(default_factory=dict)
+    tried: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StrengthRequest:
-    """Role run: see how much the tests in `tree` notice of changes to the files `code`."""
+    """Role run: see how much the tests in `tree` notice of changes to the files `code`.
+
+    Changes are made within functions and classes called `names`, where there are such, else anywhere.
+    """
 
     tree: Tree
     profile: TestProfile
     code: tuple[str, ...]
     minimum: Level = Level.NONE
     mutants: int = 12
+    names: frozenset[str] = frozenset()
     python: str | None = None
     seed: int = 0
     timeout_s: float = 30.0

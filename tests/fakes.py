@@ -12,7 +12,16 @@ from cluster.graphs import shipped
 from orchestrator.events import Kind
 from orchestrator.graph_work import execute
 from orchestrator.ports import Call
-from orchestrator.steps import Improvement, Planned, Profiled, Repaired, Reviewed, Written
+from orchestrator.steps import (
+    Improvement,
+    Observed,
+    Planned,
+    Profiled,
+    Proposed,
+    Repaired,
+    Reviewed,
+    Written,
+)
 from orchestrator.task import Task
 from orchestrator.tree import File, Tree
 from orchestrator.verdict import Level, Outcome, Strength, TestCase, TestProfile, TestRun
@@ -69,6 +78,8 @@ class FakeRun:
     )
     planned: Planned = field(default_factory=lambda: Planned(plan=None, refused="no plan"))
     strength: Strength = field(default_factory=lambda: Strength(tests=1))
+    proposed: Proposed = field(default_factory=Proposed)
+    observed: Observed = field(default_factory=Observed)
     reviewed: Reviewed | Exception = field(default_factory=Reviewed)
     task: Task = field(default_factory=lambda: Task(id="t"))
     tree: Tree = field(default_factory=lambda: tree(a="start", test_a="tests"))
@@ -106,6 +117,8 @@ class FakeRun:
             return self.written[str(call.role)]
         if call.method == "strength":
             return self.strength
+        if call.method in ("propose", "observe"):
+            return self.proposed if call.method == "propose" else self.observed
         if call.method == "plan":
             return self.planned
         if call.method == "review":

@@ -44,7 +44,7 @@ async def measure(sandbox: Sandbox, layer: Layer, request: StrengthRequest) -> S
         async with gate:
             return (await run_suite(sandbox, layer, changed, suite, timeout_s=request.timeout_s)).run
 
-    made = mutants(tree, request.code, most=request.mutants, seed=request.seed)
+    made = mutants(tree, request.code, most=request.mutants, seed=request.seed, names=request.names)
     on_stub, *on_mutants = await asyncio.gather(
         run(stub(tree, request.code)), *(run(mutant) for _, mutant in made)
     )
@@ -77,11 +77,18 @@ def stub(tree: Tree, code: tuple[str, ...]) -> Tree:
     return tree.with_files(files)
 
 
-def mutants(tree: Tree, code: tuple[str, ...], *, most: int, seed: int) -> list[tuple[str, Tree]]:
-    """At most `most` trees with one small change each, and where it is, chosen by `seed`."""
+def mutants(
+    tree: Tree, code: tuple[str, ...], *, most: int, seed: int, names: frozenset[str] = frozenset()
+) -> list[tuple[str, Tree]]:
+    """At most `most` trees with one small change each, and where it is, chosen by `seed`.
+
+    `names` are the functions and classes to change; where none is there, everything is.
+    """
     places = [
-        (path, number, line) for path, module in _modules(tree, code) for number, line in _places(module)
-    ]
+        (path, number, line)
+        for path, module in _modules(tree, code)
+        for number, line in _places(module, names)
+    ] or [(path, number, line) for path, module in _modules(tree, code) for number, line in _places(module)]
     chosen = random.Random(seed).sample(places, min(most, len(places)))  # noqa: S311 - a choice, not a secret
     found = []
     for path, number, line in sorted(chosen):
@@ -106,14 +113,22 @@ def _file(tree: Tree, path: str, module: ast.Module) -> File:
     return File(content=text.encode(), mode=tree.files[path].mode)
 
 
-def _places(module: ast.Module) -> Iterator[tuple[int, int]]:
-    """Number in walking order, and line, of every node that can be changed."""
+def _places(module: ast.Module, names: frozenset[str] = frozenset()) -> Iterator[tuple[int, int]]:
+    """Number in walking order, and line, of every node that can be changed; below `names` where given."""
+    inside = {
+        id(node)
+        for each in ast.walk(module)
+        if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and each.name in names
+        for node in ast.walk(each)
+    }
     documentation = {
         id(node.value)
         for node in ast.walk(module)
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
     for number, node in enumerate(ast.walk(module)):
+        if names and id(node) not in inside:
+            continue
         if id(node) not in documentation and _can_change(node):
             yield number, getattr(node, "lineno", 1)
 

@@ -16,6 +16,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.sandbox]
 SAMPLE = Path(__file__).parents[2] / "examples/sample_repo"
 
 
+_WORKED = ("py_fixer", "fe_fixer", "test_writer", "test_checker", "security", "release")
+
+
 def raysmith(home: Path, *arguments: str | Path) -> tuple[int, Any]:
     environ = {"PATH": os.environ["PATH"], "HOME": str(home), "RAYSMITH_HOME": str(home / "state")}
     command = [sys.executable, "-m", "raysmith", *map(str, arguments), "--json"]
@@ -32,11 +35,16 @@ def test_the_sample_repository_goes_to_a_release(tmp_path: Path) -> None:
     assert (code, result["status"], result["reason"]) == (0, "succeeded", "certified")
     assert "+    return 42\n" in result["diff"] and "line.price * line.quantity" in result["diff"]
     assert '+version = "1.4.3"\n' in result["diff"] and "(#17)\n" in result["diff"]
-    assert result["files"] == ["CHANGELOG.md", "app/answers.py", "pyproject.toml", "web/cart.js"]
+    added = "tests/test_answers_boundaries.py"
+    assert result["files"] == ["CHANGELOG.md", "app/answers.py", "pyproject.toml", added, "web/cart.js"]
     assert len(result["verdict"]["passed"]) == 8
     _, told = raysmith(tmp_path, "events", result["run_id"])
     ended = {each["step"]: each["data"] for each in told["events"] if each["type"] == "node_ended"}
-    assert [ended[name]["status"] for name in ("py_fixer", "fe_fixer", "security", "release")] == ["done"] * 4
+    assert [ended[name]["status"] for name in _WORKED] == ["done"] * len(_WORKED)
+    assert (
+        ended["test_checker"]["metrics"]["added"] >= 3 and ended["test_checker"]["metrics"]["strength"] >= 0.5
+    )
+    assert f"tests added in {added}" in result["diff"]
     assert ended["release"]["metrics"] == {"version": "1.4.3", "pr_number": 17}
     assert told["events"][0]["data"]["task"]["inputs"] == {"pr_number": "17"}
     code, refused = raysmith(tmp_path, "approve", result["run_id"])

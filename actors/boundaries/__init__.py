@@ -1,0 +1,1 @@
+"""Tests without a model: what existing tests call, called with values next to theirs."""
