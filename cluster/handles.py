@@ -16,8 +16,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cluster.fleet import ReplicaGroup
-from cluster.replica import Context
-from orchestrator.errors import AgentError, QueueFull, RaysmithError, ReplicaLost, SandboxError, StaleEpoch
+from cluster.replica import Context, Kept
+from orchestrator.errors import (
+    AgentError,
+    Cancelled,
+    QueueFull,
+    RaysmithError,
+    ReplicaLost,
+    SandboxError,
+    StaleEpoch,
+)
 from orchestrator.ports import SessionSpec
 from orchestrator.scheduling import Lease, LeaseRequest, SchedulingSettings
 from orchestrator.steps import Allowance, EngineCall, Improvement, Role, TestRequest, Turn
@@ -33,13 +41,18 @@ RECONNECT_S = 0.2
 RECONNECTS = 50
 # Deliveries of one `execute`, also when nothing is to blame on the step.
 DELIVERIES = 10
+# How long a replica may take to tell how a delivery ended; a busy one is asked again by its lease.
+REMEMBER_S = 5.0
 # How long progress waits for an orchestrator that is coming back.
 REPORTER_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispatch:
-    """One step for an agent: `method` of a replica of `role`, called with `payload`."""
+    """One step for an agent: `method` of a replica of `role`, called with `payload`.
+
+    `was_on` names the replica of the delivery before `epoch` where nobody knows how that ended.
+    """
 
     dispatch_id: str
     run_id: str
@@ -51,6 +64,7 @@ class Dispatch:
     tenant: str = "default"
     affinity: str = ""
     epoch: int = 1
+    was_on: str = ""
     allowance: Allowance = field(default_factory=Allowance)
 
     @property
@@ -166,7 +180,8 @@ class FleetClient:
         """Have `dispatch` done and return what the agent returned.
 
         A dispatch that is already being worked on, for a client that died, is taken over under its old
-        epoch: `on_dispatched` then tells an epoch below `dispatch.epoch`.
+        epoch: `on_dispatched` then tells an epoch below `dispatch.epoch`. One that came to its end while
+        nobody listened is answered by the replica that remembers it.
 
         Args:
             dispatch: What to do; its `epoch` is higher than that of every earlier delivery.
@@ -179,6 +194,8 @@ class FleetClient:
             Cancelled: `cancel` was called.
             RaysmithError: What the agent raised.
         """
+        if dispatch.was_on and (kept := await self._remembered(dispatch)) is not None:
+            return kept.unpack()
         payload = _packed(dispatch.payload)
         request = dispatch.request
         evidence: list[str] = []
@@ -240,6 +257,24 @@ class FleetClient:
         self._heart.cancel()
         with contextlib.suppress(ReplicaLost):
             await answered(self._scheduler.shut_down.remote())
+
+    async def _remembered(self, dispatch: Dispatch) -> Kept | None:
+        """How the last delivery ended, where its replica lives and it was not stopped."""
+        last = dispatch.epoch - 1
+        try:
+            async with asyncio.timeout(REMEMBER_S):
+                handle = await answered(self._scheduler.handle_of.remote(dispatch.was_on))
+                if handle is None:
+                    return None
+                kept: Kept | None = await answered(handle.last_result.remote(dispatch.dispatch_id))
+        except (RaysmithError, TimeoutError):
+            return None
+        if kept is None or kept.epoch != last or isinstance(kept.error, Cancelled | StaleEpoch):
+            return None
+        with contextlib.suppress(RaysmithError):
+            # The lease of the client that died.
+            await answered(self._scheduler.release.remote(dispatch.dispatch_id, last))
+        return kept
 
     async def _acquire(self, request: LeaseRequest) -> Grant:
         grant: Grant = await answered(self._scheduler.acquire.remote(request, self._holder))

@@ -19,7 +19,7 @@ from orchestrator.codec import from_json, to_json
 from orchestrator.context import ContextManifest
 from orchestrator.declaration import Declaration
 from orchestrator.errors import RaysmithError, StaleEpoch
-from orchestrator.events import EFFECTS, Event, Kind, NewEvent, RunState, apply, canonical
+from orchestrator.events import EFFECTS, Event, Kind, NewEvent, RunState, StepState, apply, canonical
 from orchestrator.lessons import Lesson, signature_of, terms_of
 from orchestrator.patch import Changes
 from orchestrator.ports import Call, EventLog, Memory
@@ -211,7 +211,7 @@ class LiveRun:
         self._calls[dispatch_id] = call
         try:
             reminded = await self._reminded(call)
-            result: T = await self._execute(dispatch_id, reminded, epoch=done.epoch + 1 if done else 1)
+            result: T = await self._execute(dispatch_id, reminded, done)
         except Exception as error:
             await self.append(self._of(call, Kind.STEP_FAILED, {"error": _told(error)}, dispatch_id))
             raise
@@ -273,7 +273,7 @@ class LiveRun:
         others = tuple(each for each in lessons if each.run_id != self.state.run_id)
         return replace(call, request=replace(request, lessons=others))
 
-    async def _execute(self, dispatch_id: str, call: Call[T], *, epoch: int) -> T:
+    async def _execute(self, dispatch_id: str, call: Call[T], done: StepState | None) -> T:
         lessons = await asyncio.to_thread(self._lessons_of, call.request)
 
         async def on_dispatched(replica: str, epoch: int) -> None:
@@ -295,7 +295,8 @@ class LiveRun:
             priority=self.task.priority,
             tenant=self.task.tenant,
             affinity=self.state.run_id,
-            epoch=epoch,
+            epoch=done.epoch + 1 if done else 1,
+            was_on=(done.replica or "") if done and done.status == "dispatched" else "",
             allowance=self._allowance().within(call.allowance),
         )
         result: T = await self._fleet.execute(dispatch, on_dispatched=on_dispatched, on_requeued=on_requeued)

@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from cluster.approvals import is_decided, open_gate
+from cluster.approvals import is_decided, is_parked_at_gate, open_gate
 from cluster.artifacts import ArtifactStore
 from cluster.calls import called
 from cluster.event_log import EventLog, RunSummary
@@ -95,8 +95,9 @@ class Orchestrator:
     ) -> str:
         """Accept a task and return its run's id; it is in the log before this returns.
 
-        With a `key` that names an earlier run of the same task: an unfinished one is carried on,
-        a done one (succeeded, or attempts or budget spent) is returned, any other is run again.
+        With a `key` that names an earlier run of the same task: an unfinished one is carried on, one that
+        waits for a person's decision or is done (succeeded, or attempts or budget spent) is returned, any
+        other is run again.
 
         Raises:
             TaskError: The task does not fit its graph.
@@ -159,6 +160,10 @@ class Orchestrator:
         state = await self._state(run_id)
         if not state.status.is_finished:
             self._carry_on(run_id)
+            return run_id
+        if is_parked_at_gate(state):
+            # It waits for a person; what it has worked out stands.
+            await self._go_on_decided(run_id)
             return run_id
         return run_id if is_done(state) else None
 

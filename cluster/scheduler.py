@@ -156,6 +156,12 @@ class SchedulerActor:
             return None
         return self._hosting.lose(hosted, reason)
 
+    async def handle_of(self, replica: str) -> Any:
+        """Ray handle of a living replica, None for one that is gone or not up yet."""
+        await self._recovered.wait()
+        hosted = self._hosting.get(replica)
+        return hosted.handle if hosted and hosted.state in ("ready", "draining") else None
+
     async def forget(self, run_id: str) -> None:
         """A run is over: replicas that it took down no longer count."""
         self._machine.forget(run_id)

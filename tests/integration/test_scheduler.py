@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,46 @@ async def test_a_restarted_client_takes_over_what_is_still_at_work(start: Any, t
     assert result["echo"] == "one"
     assert told == [1]
     assert journal.read_text().count("start") == 1
+
+
+async def test_what_ended_while_nobody_listened_is_not_done_again(start: Any, tmp_path: Path) -> None:
+    import ray
+
+    journal = tmp_path / "journal"
+    fleet = await start(WRITERS, namespace="unheard")
+
+    class Holder:
+        async def hold(self) -> None:
+            client = await FleetClient.start(
+                groups=(WRITERS,),
+                build="fleet_agents:build",
+                config={},
+                namespace="unheard",
+                version="tested",
+            )
+            step = write("unheard", sleep_s=1.0, echo="one", journal=str(journal))
+            self.task = asyncio.create_task(client.execute(step))
+
+        async def pid(self) -> int:
+            return os.getpid()
+
+    holder = ray.remote(Holder).options(num_cpus=0).remote()
+    await holder.hold.remote()
+    await until(in_journal(journal, "start"))
+    rows = (await fleet.status())["replicas"]
+    os.kill(await holder.pid.remote(), signal.SIGKILL)
+    await until(in_journal(journal, "end"))
+    # What it lent out is found by what replicas work on, and that is over.
+    os.kill(await scheduler_pid("unheard"), signal.SIGKILL)
+
+    (was_on,) = [row["name"] for row in rows if row["in_flight"]]
+    again = replace(write("unheard", journal=str(journal)), epoch=2, was_on=was_on)
+    result = await fleet.execute(again)
+
+    assert result["echo"] == "one"
+    assert journal.read_text().count("start") == 1
+    assert await fleet.execute(replace(again, epoch=3)) != result, "epoch 2 was never given out"
+    await until(in_state(fleet, "idle", 2))
 
 
 async def test_a_missing_label_is_told(start: Any) -> None:

@@ -115,6 +115,23 @@ async def test_a_run_waits_at_a_gate_through_a_restart_and_goes_on_with_a_yes(ho
     assert state.nodes["two"].status == "failed" and state.report["files"] == ["a.py"]
 
 
+async def test_the_same_key_is_the_run_that_waits_and_not_another(house: House) -> None:
+    orchestrator = house.start(TwoWays([]))
+    run_id = await orchestrator.submit(TASK, TREE, key="k")
+    assert (await ended(orchestrator, run_id)).status is Status.PARKED
+
+    assert await orchestrator.submit(TASK, TREE, key="k") == run_id
+    await house.logs[-1].append(
+        [
+            NewEvent(
+                run_id=run_id, type=Kind.APPROVAL_DECIDED, data={"approved": True, "by": "ann"}, step="gate"
+            )
+        ]
+    )
+    assert await orchestrator.submit(TASK, TREE, key="k") == run_id
+    assert (await ended(orchestrator, run_id)).status is Status.SUCCEEDED
+
+
 async def test_a_no_ends_the_run_with_its_patch_kept(house: House) -> None:
     orchestrator = house.start(TwoWays([]))
     run_id = await parked(orchestrator)
