@@ -16,7 +16,7 @@ class SearchSettings:
         import_decay: How much later each such candidate comes for every one that was given before.
         request_size: Candidates sent to the worker in one call.
         request_cpu_s: CPU seconds that one call may use.
-        batch: Candidates that share one forked process while they are only tried.
+        batch: Candidates that share one forked process at most while they are only tried.
         time_factor: How many times its time on the base a test may take under a candidate.
         time_floor_s: CPU seconds that a candidate has in any case.
         turns: Turns of loops that a test may take beyond `time_factor` times those it takes on the base.
@@ -39,7 +39,7 @@ class SearchSettings:
     import_decay: float = 0.3
     request_size: int = 96
     request_cpu_s: float = 2.0
-    batch: int = 24
+    batch: int = 96
     time_factor: float = 10.0
     time_floor_s: float = 0.05
     turns: int = 4_000

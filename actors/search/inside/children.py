@@ -13,13 +13,16 @@ import signal
 import struct
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import wire
+from .slate import Slate
 
 Report = Callable[[Any], None]
 _TICK_S = 0.05
+#: Seconds that a piece of work may sleep for each CPU second that it may use.
+_WALL = 4
 _REAP_S = 0.001
 _MEMORY_BYTES = 512 << 20
 _PR_SET_CHILD_SUBREAPER = 36
@@ -121,6 +124,29 @@ class Child:
                 raise Overran
         self._cpu_seen = self._cpu()
         return value[0]
+
+    def follow(self, slate: Slate, limits: Sequence[float], left_s: float) -> str:
+        """Wait for the child's end.
+
+        Args:
+            slate: What it notes its work on.
+            limits: CPU seconds that each piece of its work may take.
+            left_s: CPU seconds that it may use in all.
+
+        Returns:
+            `ended`, `timeout` where a piece took too long, `spent` where `left_s` was used up.
+        """
+        wait = _TICK_S
+        while not (select.select([self._fd], [], [], wait)[0] or self._is_gone()):
+            number, cpu_s, wall_s = slate.started()
+            limit = limits[min(max(number, 0), len(limits) - 1)]
+            used = self._cpu()
+            if used > left_s:
+                return "spent"
+            if used - cpu_s > limit or time.monotonic() - wall_s > limit * _WALL + 1:
+                return "timeout"
+            wait = max(min(limit - (used - cpu_s), left_s - used, _TICK_S), 0.001)
+        return "ended"
 
     @property
     def cpu_s(self) -> float:

@@ -19,7 +19,7 @@ class Guard:
         self.root = root
         self.contents: dict[str, bytes] = {}
         self.stamps: dict[str, Stamp] = {}
-        self._texts: dict[str, str] = {}
+        self._texts: dict[str, tuple[str, str]] = {}
         self._folders: set[str] = set()
         kept = 0
         for path, entry in self._walk():
@@ -36,16 +36,14 @@ class Guard:
 
     def source(self, path: str) -> str:
         """The remembered text of a source file."""
-        if path not in self._texts:
-            self._texts[path] = text.decode(self.contents[path])[0]
-        return self._texts[path]
+        return self._decoded(path)[0]
 
     def edited(self, edits: Mapping[str, list[text.Span]]) -> dict[str, bytes]:
         """New contents of the files that `edits` change."""
         changed = {}
         for path, spans in edits.items():
-            encoding = text.decode(self.contents[path])[1]
-            changed[path] = text.replaced(self.source(path), spans).encode(encoding)
+            source, encoding = self._decoded(path)
+            changed[path] = text.replaced(source, spans).encode(encoding)
         return changed
 
     def write(self, contents: Mapping[str, bytes]) -> None:
@@ -92,6 +90,11 @@ class Guard:
             undone += 1
             shutil.rmtree(os.path.join(self.root, folder), ignore_errors=True)  # noqa: PTH118
         return undone
+
+    def _decoded(self, path: str) -> tuple[str, str]:
+        if path not in self._texts:
+            self._texts[path] = text.decode(self.contents[path])
+        return self._texts[path]
 
     def _replace(self, path: str) -> None:
         full = os.path.join(self.root, path)  # noqa: PTH118

@@ -11,6 +11,7 @@ from typing import Any
 
 from . import children, fuel, tracing
 from .guard import Guard
+from .slate import Slate
 from .state import State
 from .suite import Suite
 
@@ -47,8 +48,9 @@ class Measuring:
         self._filenames = {path: f"{root}/{path}" for path in sources}
         self._at_import: set[tuple[str, int, str]] = set()
         self._durations: dict[str, float] = {}
-        self._seen: set[bytes] = set()
-        self._leaks = False
+        self._seen: set[tuple[object, ...]] = set()
+        self._slate = Slate()
+        self._size = 1 << 20
         self._fixed_order = False
         self._wrote = False
         self._reads_files = True

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import children, fuel, probing, swap, wire
+from . import children, fuel, probing, swap, text, wire
 from .measuring import Measuring
 from .state import State
 from .suite import Suite
@@ -25,8 +25,8 @@ class Prepared:
     number: int
     candidate: Mapping[str, Any]
     plan: swap.Plan = field(default_factory=list)
-    contents: dict[str, bytes] = field(default_factory=dict)
-    key: bytes = b""
+    edits: dict[str, list[text.Span]] = field(default_factory=dict)
+    key: tuple[object, ...] = ()
     alone: bool = False
 
 
@@ -127,7 +127,7 @@ class Server(Measuring):
             factor=limits.get("factor", 10.0),
             floor_s=limits.get("floor_s", 0.1),
             turns=int(limits.get("turns", 20_000)),
-            batch=1 if self._leaks or self._fixed_order else int(limits.get("batch", 16)),
+            batch=1 if self._fixed_order else int(limits.get("batch", 16)),
         )
         known = self._suite.items
         self._failing = [test for test in failing if test in known]
@@ -135,7 +135,7 @@ class Server(Measuring):
         done: dict[str, Any] = {}
         slow: list[int] = []
         ready: deque[Prepared] = deque()
-        keys: set[bytes] = set()
+        keys: set[tuple[object, ...]] = set()
         for number, candidate in enumerate(candidates):
             try:
                 prepared = self._prepare(number, candidate)
@@ -151,7 +151,8 @@ class Server(Measuring):
                     ready.append(prepared)
         self._tell(done=done, slow=slow)
         while ready and children.cpu_used() < bounds.until_cpu_s:
-            size = 1 if ready[0].alone else bounds.batch
+            self._size = min(self._size, bounds.batch)
+            size = 1 if ready[0].alone else self._size
             batch = [ready.popleft() for _ in range(min(size, len(ready)))]
             self._tell(trying=[prepared.number for prepared in batch])
             done, rest = self._evaluate_batch(batch, bounds)
@@ -163,22 +164,21 @@ class Server(Measuring):
         wire.send(self._channel, {**frame, "cpu_s": children.cpu_used()})
 
     def _prepare(self, number: int, candidate: Mapping[str, Any]) -> Prepared | None:
-        edits = {path: [tuple(span) for span in spans] for path, spans in candidate["edits"].items()}
-        prepared = Prepared(number=number, candidate=candidate)
-        prints: list[bytes] = []
-        changes_code = False
+        edits: dict[str, list[text.Span]] = {
+            path: [(start, end, new) for start, end, new in spans]
+            for path, spans in candidate["edits"].items()
+        }
+        prepared = Prepared(number=number, candidate=candidate, edits=edits)
+        prints: list[tuple[object, ...]] = []
         for path, spans in edits.items():
             if path not in self._filenames:
                 raise ValueError(path)
-            plan, fingerprint = self._swapper.plan(path, self._guard.source(path), spans)
-            prepared.plan += plan
-            prints.append(path.encode() + fingerprint)
-            changes_code = changes_code or bool(fingerprint)
-        key = b"\n".join(prints)
-        if (key in self._seen or not changes_code) and not candidate.get("again"):
+            draft = self._swapper.plan(path, self._guard.source(path), spans)
+            prepared.plan += draft.plan
+            prints += [(path, *draft.prints)] if draft.prints else []
+        prepared.key = tuple(prints)
+        if (prepared.key in self._seen or not prints) and not candidate.get("again"):
             return None
-        prepared.key = key
-        prepared.contents = self._guard.edited(edits)
         return prepared
 
     def _evaluate_batch(self, batch: list[Prepared], bounds: Limits) -> tuple[dict[str, Any], list[Prepared]]:
@@ -188,14 +188,17 @@ class Server(Measuring):
         told, fault, clean = self._probe(batch, bounds)
         if not clean:
             # State that `State` does not know leaked from one candidate into the next.
-            self._leaks, bounds.batch, told, fault = True, 1, told[:1], None
+            told, fault = told[:1], ""
+            self._size = max(1, len(batch) // 4)
+        elif len(batch) >= self._size:
+            self._size = min(self._size * 2, bounds.batch)
         done: dict[str, Any] = {}
         for prepared, result in zip(batch, told, strict=False):
             confirmed = self._confirm(prepared, bounds) if result["fixed"] else {}
             done[str(prepared.number)] = {**result, **confirmed}
             self._seen.add(prepared.key)
         rest = batch[len(told) :]
-        if fault is not None and rest:
+        if fault and rest:
             victim = rest.pop(0)
             if fault == "timeout" or victim.alone or len(batch) == 1:
                 done[str(victim.number)] = {"status": fault}
@@ -204,42 +207,40 @@ class Server(Measuring):
                 rest.insert(0, victim)
         return done, rest
 
-    def _probe(self, batch: Sequence[Prepared], bounds: Limits) -> tuple[list[Any], str | None, bool]:
-        told: list[Any] = []
-        child = children.Child(lambda report: self._probe_all(report, batch, bounds))
-        fault: str | None = None
-        clean = True
-        try:
-            for prepared in batch:
-                cpu_s = self._limit(self._chosen(prepared), bounds, self._quick_s)
-                told.append(child.next(cpu_s, cpu_s * 4 + 1))
-                if children.cpu_used() + child.cpu_s > bounds.until_cpu_s:
-                    break
-            else:
-                if len(batch) > 1:
-                    clean = child.next(self._limit(self._failing, bounds), 10)
-        except children.Overran:
-            fault = "timeout"
-        except children.Ended:
-            fault = "died"
-        self._finish(child, [path for one in batch for path in one.contents] if self._reads_files else ())
-        return told, fault, clean
+    def _probe(self, batch: Sequence[Prepared], bounds: Limits) -> tuple[list[Any], str, bool]:
+        """Results from the first on, why there are no more, and whether they are to be relied on."""
+        limits = [self._limit(self._chosen(one), bounds, self._quick_s) for one in batch]
+        limits.append(self._limit(self._failing, bounds))
+        self._slate.clear()
+        child = children.Child(lambda _: self._probe_all(batch, bounds))
+        left_s = bounds.until_cpu_s - children.cpu_used()
+        fault = child.follow(self._slate, limits, left_s)
+        self._finish(child, [path for one in batch for path in one.edits] if self._reads_files else ())
+        told = self._slate.results()
+        missing = len(batch) + (len(batch) > 1) - len(told)
+        if fault == "ended":
+            fault = "died" if missing else ""
+        clean = len(batch) == 1 or len(told) <= len(batch) or bool(told.pop())
+        return told, "" if fault == "spent" else fault, clean
 
-    def _probe_all(self, report: children.Report, batch: Sequence[Prepared], bounds: Limits) -> None:
+    def _probe_all(self, batch: Sequence[Prepared], bounds: Limits) -> None:
         self._close_channel()
         tank = self._tank(bounds)
         disk = probing.Disk(self._guard)
-        for prepared in batch:
+        for number, prepared in enumerate(batch):
+            self._slate.begin(number)
             if self._reads_files:
-                disk.lay(prepared.contents)
+                disk.lay(self._guard.edited(prepared.edits))
             with probing.applied(prepared.plan):
-                report(probing.probe(self._suite, self._chosen(prepared), self._base, tank))
+                result = probing.probe(self._suite, self._chosen(prepared), self._base, tank)
             self._state.restore()
+            self._slate.add(result)
         if len(batch) > 1:
+            self._slate.begin(len(batch))
             if self._reads_files:
                 disk.lay({})
             result = probing.probe(self._suite, self._failing[: probing.MAX_FAILING], self._base, tank)
-            report(not (result["fixed"] or result["changed"]))
+            self._slate.add(not (result["fixed"] or result["changed"]))
 
     def _confirm(self, prepared: Prepared, bounds: Limits) -> dict[str, Any]:
         """The full vector from a fresh fork, by pytest's own protocol."""
@@ -263,7 +264,7 @@ class Server(Measuring):
             status = "timeout"
         except children.Ended:
             status = "died"
-        self._finish(child, prepared.contents)
+        self._finish(child, prepared.edits)
         return {"status": status, "outcomes": outcomes, "complete": len(outcomes) == len(order)}
 
     def _confirm_all(
@@ -271,7 +272,7 @@ class Server(Measuring):
     ) -> None:
         self._close_channel()
         tank = self._tank(bounds)
-        probing.Disk(self._guard).lay(prepared.contents)
+        probing.Disk(self._guard).lay(self._guard.edited(prepared.edits))
         with probing.applied(prepared.plan):
             for test, following in zip(order, [*order[1:], None], strict=True):
                 fuel.fill(tank(test))

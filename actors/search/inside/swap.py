@@ -5,6 +5,7 @@ import __future__
 
 import ast
 import gc
+import marshal
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from . import fuel, text
 _KIND_FLAGS = 0x20 | 0x80 | 0x200  # generator, coroutine, asynchronous generator
 _STAR_FLAGS = 0x04 | 0x08  # *args, **kwargs
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_LOOP = re.compile(r"\b(?:for|while)\b")
 
 
 class Uncompilable(Exception):
@@ -35,6 +37,21 @@ class Statement:
     line: int
     classes: tuple[str, ...] = ()
 
+    @property
+    def shift(self) -> int:
+        """What a line of it has more in the file than where it is compiled alone."""
+        return self.line - 1 - len(self.classes)
+
+
+@dataclass(slots=True)
+class Shape:
+    """Code and the code nested in it. `whole` is equal for code that does the same, wherever it stands."""
+
+    code: CodeType
+    own: tuple[object, ...]
+    inner: list[Shape]
+    whole: tuple[object, ...]
+
 
 @dataclass
 class Module:
@@ -45,10 +62,20 @@ class Module:
     text: str
     flags: int
     statements: list[Statement]
-    compiled: dict[Statement, CodeType] = field(default_factory=dict)
+    taps: list[tuple[int, int, str, str]]
+    compiled: dict[tuple[Statement, bool], Shape] = field(default_factory=dict)
 
 
 Plan = list[tuple[FunctionType, CodeType]]
+
+
+@dataclass(slots=True)
+class Draft:
+    """What an edit of one file comes to: a plan, and what is equal for edits that do the same."""
+
+    plan: Plan = field(default_factory=list)
+    prints: list[object] = field(default_factory=list)
+    shift: int = 0
 
 
 class Swapper:
@@ -68,55 +95,50 @@ class Swapper:
             if type(thing) is FunctionType and thing.__code__.co_filename in self._by_name:
                 self._live.setdefault(key(thing.__code__), []).append(thing)
 
-    def plan(self, path: str, source: str, spans: Sequence[text.Span]) -> tuple[Plan, bytes]:
-        """Which functions get which code for `spans` in the file, and a fingerprint of that code.
+    def plan(self, path: str, source: str, spans: Sequence[text.Span]) -> Draft:
+        """Which functions get which code for `spans` in the file.
 
         Raises:
             Uncompilable: The result is not valid Python.
             NotSwappable: It takes a fresh import.
         """
         module = self._module(path, source)
-        pairs: list[tuple[CodeType, CodeType]] = []
-        for statement, inside in _by_statement(module, spans):
-            old = module.compiled.get(statement)
-            if old is None:
-                old = _compile(module, statement, module.text[statement.start : statement.end])
-                module.compiled[statement] = old
-            shifted = [(start - statement.start, end - statement.start, new) for start, end, new in inside]
-            changed = text.replaced(module.text[statement.start : statement.end], shifted)
-            pairs.append((old, _compile(module, statement, changed)))
+        pairs = [_compiled(module, statement, inside) for statement, inside in _by_statement(module, spans)]
         if module.filename not in self._loaded:
             if not self._complete:
                 raise NotSwappable
-            return [], repr(spans).encode()
-        plan: Plan = []
-        prints: list[bytes] = []
-        for before, after in pairs:
-            self._pair(before, after, False, plan, prints)
-        return plan, b"".join(prints)
+            return Draft(prints=list(spans))
+        draft = Draft()
+        for statement, before, after in pairs:
+            draft.shift = statement.shift
+            self._pair(before, after, False, draft)
+        return draft
 
-    def _pair(self, old: CodeType, new: CodeType, inside: bool, plan: Plan, prints: list[bytes]) -> None:
-        if _same(old, new):
+    def _pair(self, old: Shape, new: Shape, inside: bool, draft: Draft) -> None:
+        if old.whole == new.whole:
             return
-        before, after = _nested(old), _nested(new)
-        changed = len(before) != len(after) or _own(old) != _own(new)
-        functions = self._functions(old)
+        changed = len(old.inner) != len(new.inner) or old.own != new.own
+        line = old.code.co_firstlineno + draft.shift
+        place = old.code.co_filename, line, old.code.co_name
+        functions = self._functions(place, old)
         if changed and not (functions or inside):
             raise NotSwappable
-        if changed and key(old) in self._at_import:
+        if changed and place in self._at_import:
             raise NotSwappable
-        if functions and not _compatible(old, new):
+        if functions and not _compatible(old.code, new.code):
             raise NotSwappable
-        plan += [(function, new) for function in functions]
-        prints.append(fingerprint(new))
-        if len(before) == len(after):
-            for one, other in zip(before, after, strict=True):
-                self._pair(one, other, inside or bool(functions), plan, prints)
+        if functions:
+            code = _moved(new.code, draft.shift)
+            draft.plan += [(function, code) for function in functions]
+        draft.prints.append((line, new.whole))
+        if len(old.inner) == len(new.inner):
+            for one, other in zip(old.inner, new.inner, strict=True):
+                self._pair(one, other, inside or bool(functions), draft)
 
-    def _functions(self, code: CodeType) -> list[FunctionType]:
-        found = self._live.get(key(code), [])
+    def _functions(self, place: tuple[str, int, str], shape: Shape) -> list[FunctionType]:
+        found = self._live.get(place, [])
         if len({id(function.__code__) for function in found}) > 1:
-            return [function for function in found if _same(function.__code__, code)] or found
+            return [one for one in found if shaped(one.__code__).whole == shape.whole] or found
         return found
 
     def _module(self, path: str, source: str) -> Module:
@@ -137,20 +159,44 @@ def _compatible(old: CodeType, new: CodeType) -> bool:
     )
 
 
-def fingerprint(code: CodeType) -> bytes:
-    """Equal for code that does the same by the same instructions, wherever it stands."""
-    constants = [
-        fingerprint(item) if isinstance(item, CodeType) else repr((type(item), item)).encode()
-        for item in code.co_consts
-    ]
-    names = repr((code.co_name, code.co_names, code.co_varnames, code.co_freevars, code.co_flags))
-    table: bytes = getattr(code, "co_exceptiontable", b"")
-    return b"|".join([names.encode(), code.co_code, table, *constants])
+def shaped(code: CodeType) -> Shape:
+    """`code` taken apart for comparison; lines and columns do not count."""
+    constants = code.co_consts
+    nested = [item for item in constants if type(item) is CodeType]
+    if nested:
+        constants = tuple(item for item in constants if type(item) is not CodeType)
+    own = (
+        code.co_code,
+        # Tells 1 from True and 0.0 from -0.0, as comparing does not; version 2 has no references.
+        marshal.dumps(constants, 2),
+        code.co_name,
+        code.co_names,
+        code.co_varnames,
+        code.co_freevars,
+        code.co_cellvars,
+        code.co_flags,
+        code.co_argcount,
+        code.co_kwonlyargcount,
+        code.co_exceptiontable,
+    )
+    inner = [shaped(item) for item in nested]
+    return Shape(code=code, own=own, inner=inner, whole=(own, *[one.whole for one in inner]))
+
+
+def key(code: CodeType) -> tuple[str, int, str]:
+    """Where live code comes from."""
+    return code.co_filename, code.co_firstlineno, code.co_name
+
+
+def _moved(code: CodeType, shift: int) -> CodeType:
+    constants = tuple(_moved(item, shift) if type(item) is CodeType else item for item in code.co_consts)
+    return code.replace(co_firstlineno=code.co_firstlineno + shift, co_consts=constants)
 
 
 def _parse(path: str, filename: str, source: str) -> Module:
+    bare = source.removeprefix("\ufeff")
     try:
-        tree = ast.parse(source)
+        tree = ast.parse(bare)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise NotSwappable from error
     flags = 0
@@ -160,7 +206,19 @@ def _parse(path: str, filename: str, source: str) -> Module:
                 flags |= getattr(__future__, alias.name).compiler_flag
     starts = [*text.line_starts(source), len(source)]
     statements = list(_statements(tree.body, starts, source, ()))
-    return Module(path=path, filename=filename, text=source, flags=flags, statements=statements)
+    places = text.Places(source)
+    taps = [
+        (
+            places.offset(node.lineno, node.col_offset),
+            places.offset(node.end_lineno or 0, node.end_col_offset or 0),
+            before,
+            after,
+        )
+        for node, before, after in fuel.taps(tree)
+    ]
+    return Module(
+        path=path, filename=filename, text=source, flags=flags, statements=statements, taps=sorted(taps)
+    )
 
 
 def _statements(
@@ -190,40 +248,56 @@ def _by_statement(module: Module, spans: Sequence[text.Span]) -> list[tuple[Stat
     return list(groups.items())
 
 
-def _compile(module: Module, statement: Statement, source: str) -> CodeType:
-    padding = statement.line - 1 - len(statement.classes)
-    lines = [*statement.classes, *[""] * padding, source]
+def _compiled(
+    module: Module, statement: Statement, spans: Sequence[text.Span]
+) -> tuple[Statement, Shape, Shape]:
+    """The statement as it is and with `spans`, both with fuel put in the same way."""
+    content = module.text[statement.start : statement.end]
+    tapped = _tapped(module, statement, spans)
+    if tapped is not None:
+        try:
+            return (
+                statement,
+                _base(module, statement, True),
+                shaped(_compile(module, statement, tapped, True)),
+            )
+        except Uncompilable:
+            # The taps may be what does not fit.
+            pass
+    inside = [(start - statement.start, end - statement.start, new) for start, end, new in spans]
+    after = _compile(module, statement, text.replaced(content, inside), False)
+    return statement, _base(module, statement, False), shaped(after)
+
+
+def _base(module: Module, statement: Statement, tapped: bool) -> Shape:
+    known = module.compiled.get((statement, tapped))
+    if known is None:
+        source = _tapped(module, statement, ()) if tapped else module.text[statement.start : statement.end]
+        known = module.compiled[statement, tapped] = shaped(_compile(module, statement, source or "", tapped))
+    return known
+
+
+def _tapped(module: Module, statement: Statement, spans: Sequence[text.Span]) -> str | None:
+    """The statement with `spans` and with fuel as text; None where only a tree tells where it goes."""
+    if any(_LOOP.search(new) for _, _, new in spans):
+        return None
+    taps = [tap for tap in module.taps if statement.start <= tap[0] and tap[1] <= statement.end]
+    if any(start < point < end for start, end, _ in spans for tap in taps for point in tap[:2]):
+        return None
+    # What is put in at the end of a loop's expression belongs to it, as does what is put in at its start.
+    opened = [(start, start, before) for start, _, before, _ in taps]
+    closed = [(end, end, after) for _, end, _, after in taps]
+    first = statement.start
+    everything = [(start - first, end - first, new) for start, end, new in [*opened, *spans, *closed]]
+    return text.replaced(module.text[first : statement.end], everything)
+
+
+def _compile(module: Module, statement: Statement, source: str, tapped: bool) -> CodeType:
+    lines = "\n".join([*statement.classes, source.removeprefix("\ufeff")])
     try:
-        code = fuel.compiled("\n".join(lines), module.filename, module.flags)
+        if tapped:
+            code: CodeType = compile(lines, module.filename, "exec", flags=module.flags, dont_inherit=True)
+            return code
+        return fuel.compiled(lines, module.filename, module.flags)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
         raise Uncompilable from error
-    return code
-
-
-def key(code: CodeType) -> tuple[str, int, str]:
-    return code.co_filename, code.co_firstlineno, code.co_name
-
-
-def _nested(code: CodeType) -> list[CodeType]:
-    return [item for item in code.co_consts if isinstance(item, CodeType)]
-
-
-def _own(code: CodeType) -> tuple[object, ...]:
-    constants = tuple((type(item), repr(item)) for item in code.co_consts if not isinstance(item, CodeType))
-    return (
-        code.co_code,
-        constants,
-        code.co_names,
-        code.co_varnames,
-        code.co_freevars,
-        code.co_cellvars,
-        code.co_flags,
-        code.co_argcount,
-        getattr(code, "co_exceptiontable", b""),
-    )
-
-
-def _same(one: CodeType, other: CodeType) -> bool:
-    if _own(one) != _own(other) or len(_nested(one)) != len(_nested(other)):
-        return False
-    return all(_same(a, b) for a, b in zip(_nested(one), _nested(other), strict=True))

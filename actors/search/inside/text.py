@@ -34,6 +34,22 @@ def line_starts(text: str) -> list[int]:
     return [0, *(match.end() for match in _NEWLINE.finditer(text))]
 
 
+class Places:
+    """Offsets of lines and columns as `ast` gives them: from 1, and in bytes of UTF-8 from 0."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._starts = [*line_starts(text), len(text)]
+
+    def offset(self, line: int, column: int) -> int:
+        """Of the character there."""
+        start = self._starts[line - 1]
+        if line == 1 and self._text.startswith("\ufeff"):
+            start += 1
+        row = self._text[start : self._starts[line]]
+        return start + (column if row.isascii() else len(row.encode()[:column].decode(errors="ignore")))
+
+
 def replaced(text: str, spans: Iterable[Span]) -> str:
     """`text` with each (start, end, replacement) put in; the spans are offsets into `text` and apart."""
     parts: list[str] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 import tempfile
 import time
 import traceback
@@ -160,6 +161,10 @@ class Worker:
             server.watch_import()
             run_pytest(Suite(server.serve), *self._pytest_words())
         finally:
+            with contextlib.suppress(Exception):
+                # What pytest said is the reason where nothing could be collected.
+                sys.stdout.flush()
+                sys.stderr.flush()
             os._exit(0)
 
     def _pytest_words(self) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
