@@ -47,8 +47,7 @@ class Factory:
         import ray
 
         trees = [ray.put(each) if each is not None else None for each in (tree, candidate)]
-        # A key of its own makes a repeated call find the run that the first one made.
-        run_id: str = self._ask("submit", task, *trees, key or f"call:{uuid.uuid4()}")
+        run_id: str = self._ask("submit", task, *trees, key or _own_key())
         self._mine.add(run_id)
         return run_id
 
@@ -82,9 +81,20 @@ class Factory:
 
     def fork(self, run_id: str, start: str, declaration: Mapping[str, Any] | None = None) -> str:
         """A new run from a step of a past one on; see `Orchestrator.fork`."""
-        fork_id: str = self._ask("fork", run_id, start, declaration)
+        fork_id: str = self._ask("fork", run_id, start, declaration, _own_key())
         self._mine.add(fork_id)
         return fork_id
+
+    def retry(self, run_id: str, node: str) -> str:
+        """A new run that does one failed node anew; see `Orchestrator.retry`."""
+        new_id: str = self._ask("retry", run_id, node, _own_key())
+        self._mine.add(new_id)
+        return new_id
+
+    def pause(self, run_id: str, *, by: str, why: str = "", now: bool = False) -> RunState:
+        """Have a run rest until it is resumed; see `Orchestrator.pause`."""
+        state: RunState = self._ask("pause", run_id, by, why, now)
+        return state
 
     def decide(self, run_id: str, node: str | None, *, approved: bool, by: str, why: str = "") -> RunState:
         """Say yes or no at a gate; see `Orchestrator.decide`."""
@@ -140,3 +150,8 @@ class Factory:
                         f"the factory at {self.address} is gone", "`raysmith resume` carries on from the log"
                     ) from error
                 time.sleep(0.2)
+
+
+def _own_key() -> str:
+    """Makes a repeated call find the run that the first one made."""
+    return f"call:{uuid.uuid4()}"

@@ -33,6 +33,7 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
     Kind.NODE_ENDED: ("status", "artifact"),
     Kind.APPROVAL_ASKED: ("message",),
     Kind.APPROVAL_DECIDED: ("approved", "by"),
+    Kind.PAUSE_REQUESTED: ("by",),
 }
 _OF_A_STEP = OF_A_NODE | frozenset(kind for kind in Kind if kind.startswith("step_"))
 _FIELDS = tuple(item.name for item in fields(Event))

@@ -196,10 +196,20 @@ class FactoryActor:
         """See `Orchestrator.cancel`. A caller that goes away does not stop it half way."""
         return await finished((await self._orchestrator()).cancel(run_id, reason))
 
-    async def fork(self, run_id: str, start: str, declaration: Mapping[str, Any] | None) -> str:
+    async def pause(self, run_id: str, by: str, why: str, now: bool) -> RunState:
+        """See `Orchestrator.pause`. A caller that goes away does not stop it half way."""
+        return await finished((await self._orchestrator()).pause(run_id, by=by, why=why, now=now))
+
+    async def fork(
+        self, run_id: str, start: str, declaration: Mapping[str, Any] | None, key: str | None = None
+    ) -> str:
         """See `Orchestrator.fork`. A caller that goes away does not stop it half way."""
         orchestrator = await self._orchestrator()
-        return await finished(orchestrator.fork(run_id, start, declaration))
+        return await finished(orchestrator.fork(run_id, start, declaration, key))
+
+    async def retry(self, run_id: str, node: str, key: str | None = None) -> str:
+        """See `Orchestrator.retry`. A caller that goes away does not stop it half way."""
+        return await finished((await self._orchestrator()).retry(run_id, node, key))
 
     async def decide(self, run_id: str, node: str | None, approved: bool, by: str, why: str) -> RunState:
         """See `Orchestrator.decide`. A caller that goes away does not stop it half way."""

@@ -1,41 +1,27 @@
 """The client's side of a fleet: get a lease, call the replica, give the lease back on every path.
 
-Ray's errors on calls to replicas and to the scheduler become ours here.
+Ray's errors become ours in `cluster/answered.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-import pickle
-import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cluster.answered import Unreachable, answered, in_every_case, packed, report_lost
 from cluster.fleet import ReplicaGroup
 from cluster.replica import Context, Kept
-from orchestrator.errors import (
-    AgentError,
-    Cancelled,
-    QueueFull,
-    RaysmithError,
-    ReplicaLost,
-    SandboxError,
-    StaleEpoch,
-)
-from orchestrator.ports import SessionSpec
+from orchestrator.errors import Cancelled, RaysmithError, ReplicaLost, StaleEpoch
 from orchestrator.scheduling import Lease, LeaseRequest, SchedulingSettings
-from orchestrator.steps import Allowance, EngineCall, Improvement, Role, TestRequest, Turn
-from orchestrator.verdict import TestRun
+from orchestrator.steps import Allowance, Role
 
 OnDispatched = Callable[[str, int], Awaitable[None]]
 OnRequeued = Callable[[int, str], Awaitable[None]]
 
-# Above this, a payload goes to the object store once instead of with every call.
-LARGE_PAYLOAD_BYTES = 100_000
 HEARTBEAT_S = 2.0
 RECONNECT_S = 0.2
 RECONNECTS = 50
@@ -43,8 +29,6 @@ RECONNECTS = 50
 DELIVERIES = 10
 # How long a replica may take to tell how a delivery ended; a busy one is asked again by its lease.
 REMEMBER_S = 5.0
-# How long progress waits for an orchestrator that is coming back.
-REPORTER_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +180,7 @@ class FleetClient:
         """
         if dispatch.was_on and (kept := await self._remembered(dispatch)) is not None:
             return kept.unpack()
-        payload = _packed(dispatch.payload)
+        payload = packed(dispatch.payload)
         request = dispatch.request
         evidence: list[str] = []
         is_over = False
@@ -227,7 +211,7 @@ class FleetClient:
         finally:
             self._held.pop(dispatch.dispatch_id, None)
             if not is_over:
-                await _in_every_case(self._give_up(dispatch.dispatch_id))
+                await in_every_case(self._give_up(dispatch.dispatch_id))
 
     async def cancel(self, *, run_id: str | None = None, dispatch_id: str | None = None) -> None:
         """Stop a run's steps, or one; returns when their agents have stopped and cleaned up."""
@@ -326,170 +310,6 @@ class FleetClient:
             await asyncio.sleep(HEARTBEAT_S)
 
 
-class RayRunnerPool:
-    """Implements `orchestrator.ports.RunnerPool`: child leases on runners, under a repairer's own lease."""
-
-    def __init__(self, scheduler: Any, parent: LeaseRequest) -> None:
-        self._scheduler = scheduler
-        self._parent = parent
-        self._numbers = itertools.count(1)
-
-    @contextlib.asynccontextmanager
-    async def session(self, spec: SessionSpec) -> AsyncIterator[RaySearchSession]:
-        """Lease a runner, open a warm sandbox on it, and give both back on leaving.
-
-        Raises:
-            SandboxError: No second runner is free for this repairer, or the sandbox does not start.
-            StaleEpoch: The repairer's own lease was taken back.
-            ReplicaLost: Its step took too many runners down.
-        """
-        request = self._request()
-        try:
-            grant = await self._lease(request)
-        except BaseException:
-            await _in_every_case(answered(self._scheduler.abandon.remote(request.dispatch_id, "")))
-            raise
-        session = RaySearchSession(self._scheduler, grant, Context(request=request))
-        try:
-            await session.open(spec)
-            yield session
-        finally:
-            await _in_every_case(session.close())
-            await _in_every_case(answered(self._scheduler.release.remote(request.dispatch_id, request.epoch)))
-
-    def _request(self) -> LeaseRequest:
-        parent = self._parent
-        return LeaseRequest(
-            dispatch_id=f"{parent.dispatch_id}/e{parent.epoch}/s{next(self._numbers)}",
-            run_id=parent.run_id,
-            step=parent.step,
-            role=Role.RUN,
-            priority=parent.priority,
-            tenant=parent.tenant,
-            parent=parent.dispatch_id,
-            parent_epoch=parent.epoch,
-        )
-
-    async def _lease(self, request: LeaseRequest) -> Grant:
-        try:
-            grant: Grant = await answered(self._scheduler.acquire.remote(request, ""))
-        except QueueFull as error:
-            raise SandboxError(error.message, error.next_move) from error
-        return grant
-
-
-class RaySearchSession:
-    """Implements `orchestrator.ports.SearchSession` on a leased runner."""
-
-    def __init__(self, scheduler: Any, grant: Grant, context: Context) -> None:
-        self._scheduler = scheduler
-        self._grant = grant
-        self._context = context
-        self._name: str | None = None
-        self._cpu_s = 0.0
-
-    @property
-    def cpu_s(self) -> float:
-        """CPU seconds that the sandbox has used, as told with its last answer."""
-        return self._cpu_s
-
-    async def open(self, spec: SessionSpec) -> None:
-        """Start the sandbox."""
-        self._name = await self._ask("open_session", _packed(spec))
-
-    async def call(self, method: str, arguments: Mapping[str, Any], timeout_s: float) -> Any:
-        """Call the search worker inside the sandbox; see `SearchSession.call`."""
-        result, self._cpu_s = await self._ask("call_session", self._name, method, dict(arguments), timeout_s)
-        return result
-
-    async def test(self, request: TestRequest) -> TestRun:
-        """Test a candidate on the same runner; see `SearchSession.test`."""
-        run: TestRun = await self._ask("test", _packed(request))
-        return run
-
-    async def close(self) -> None:
-        """End the sandbox; one that is gone already is no error."""
-        if self._name is None:
-            return
-        with contextlib.suppress(SandboxError, StaleEpoch):
-            await self._ask("close_session", self._name)
-
-    async def _ask(self, method: str, *arguments: Any) -> Any:
-        lease = self._grant.lease
-        try:
-            return await answered(
-                self._grant.handle.session.remote(
-                    lease.dispatch_id, lease.epoch, method, self._context, *arguments
-                )
-            )
-        except Unreachable as error:
-            await report_lost(self._scheduler, lease.replica, error)
-            raise SandboxError(f"runner {lease.replica} was lost: {error.message}", "open another") from error
-
-
-class RayProgress:
-    """Implements `orchestrator.ports.Progress` through an actor's `report_progress`."""
-
-    def __init__(self, reporter: Any, dispatch_id: str, epoch: int) -> None:
-        self._reporter = reporter
-        self._dispatch_id = dispatch_id
-        self._epoch = epoch
-
-    async def __call__(self, news: Improvement | Turn) -> None:
-        """Report; waits while the reporter restarts and takes its runs up again.
-
-        Raises:
-            StaleEpoch: The step is no longer wanted.
-            ReplicaLost: The reporter did not come back.
-        """
-        if self._reporter is not None:
-            await _reported(
-                lambda: self._reporter.report_progress.remote(self._dispatch_id, self._epoch, news)
-            )
-
-
-class RayCalls:
-    """Where a replica tells of its engine calls, through an actor's `report_call`."""
-
-    def __init__(self, reporter: Any, dispatch_id: str, epoch: int) -> None:
-        self._reporter = reporter
-        self._dispatch_id = dispatch_id
-        self._epoch = epoch
-
-    async def __call__(self, call: EngineCall) -> None:
-        """Report, as `RayProgress` does."""
-        if self._reporter is not None:
-            await _reported(lambda: self._reporter.report_call.remote(self._dispatch_id, self._epoch, call))
-
-
-async def _reported(report: Callable[[], Any]) -> None:
-    """Have `report` answered; waits while the reporter restarts and takes its runs up again.
-
-    Raises:
-        StaleEpoch: The step is no longer wanted.
-        ReplicaLost: The reporter did not come back.
-    """
-    deadline = time.monotonic() + REPORTER_PATIENCE_S
-    was_away = False
-    while True:
-        try:
-            return await answered(report())  # type: ignore[no-any-return]
-        except (ReplicaLost, StaleEpoch) as error:
-            # A reporter that comes back does not know its runs yet.
-            was_away = was_away or isinstance(error, ReplicaLost)
-            if not was_away or time.monotonic() > deadline:
-                raise
-        await asyncio.sleep(0.5)
-
-
-class Unreachable(ReplicaLost):
-    """Ray could not reach an actor; `certain` when it is dead for good."""
-
-    def __init__(self, message: str, next_move: str = "", *, certain: bool = False) -> None:
-        super().__init__(message, next_move)
-        self.certain = certain
-
-
 class _LeaseTaken(Exception):
     """The lease ended before the work did; the step goes on under another. `is_kill` blames the step."""
 
@@ -498,63 +318,9 @@ class _LeaseTaken(Exception):
         self.is_kill = is_kill
 
 
-async def report_lost(scheduler: Any, replica: str, error: Unreachable) -> bool | None:
-    """Tell the scheduler; None when the replica lives, else whether its steps are to blame."""
-    blame: bool | None = await answered(
-        scheduler.report_lost.remote(replica, error.message, certain=error.certain)
-    )
-    return blame
-
-
-async def answered(reference: Awaitable[Any]) -> Any:
-    """What a Ray call returned; errors of ours as they were raised, Ray's as ours.
-
-    Raises:
-        ReplicaLost: The actor is dead or cannot be reached.
-        AgentError: The call failed in a way that is not ours, for example with a result that cannot be sent.
-    """
-    from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
-
-    try:
-        return await reference
-    except RayTaskError as error:
-        if isinstance(error.cause, Unreachable):
-            # Whom the other side could not reach is not the one that we called.
-            raise ReplicaLost(error.cause.message, error.cause.next_move) from None
-        if isinstance(error.cause, RaysmithError):
-            raise error.cause from None
-        raise AgentError(f"a remote call failed: {error.cause!r}", "see the replica's log") from error
-    except ActorDiedError as error:
-        raise Unreachable(_told(error), certain=True) from error
-    except (ActorUnavailableError, RayError) as error:
-        raise Unreachable(_told(error)) from error
-
-
-def _told(error: Exception) -> str:
-    """Ray's reason in a line: the sentence after the actor's particulars."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
-    return (lines[1] if len(lines) > 1 else lines[0] if lines else type(error).__name__)[:300]
-
-
-def _packed(payload: object) -> Any:
-    """A reference for what is large, so that a retry does not send it again."""
-    if len(pickle.dumps(payload, protocol=5)) <= LARGE_PAYLOAD_BYTES:
-        return payload
-    import ray
-
-    return ray.put(payload)
-
-
 def _quarantined(dispatch: Dispatch, evidence: Sequence[str]) -> ReplicaLost:
     return ReplicaLost(
         f"step {dispatch.step} of run {dispatch.run_id} lost its replica {len(evidence)} times "
         f"({'; '.join(evidence)})",
         "look at what it runs; it is not tried again",
     )
-
-
-async def _in_every_case(cleanup: Awaitable[Any]) -> None:
-    """Finish `cleanup` although this task is being cancelled; errors in it are the scheduler's to mend."""
-    task = asyncio.ensure_future(cleanup)
-    with contextlib.suppress(RaysmithError):
-        await asyncio.shield(task)

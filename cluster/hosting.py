@@ -15,8 +15,8 @@ from typing import Any
 
 import structlog
 
+from cluster.answered import Unreachable, answered
 from cluster.fleet import ReplicaGroup, actor_options, replica_name
-from cluster.handles import Unreachable, answered
 from cluster.replica import HEALTH, STOP_GRACE_S, remote_class
 from cluster.scheduler_spec import SchedulerSpec, replica_spec
 from orchestrator.errors import MachineError, RaysmithError

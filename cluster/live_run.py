@@ -14,6 +14,7 @@ import structlog
 from cluster.artifacts import ArtifactStore
 from cluster.calls import called
 from cluster.handles import Dispatch, FleetClient
+from cluster.step_tasks import HeldBack, StepTasks
 from orchestrator import failpoints
 from orchestrator.codec import from_json, to_json
 from orchestrator.context import ContextManifest
@@ -22,6 +23,7 @@ from orchestrator.errors import RaysmithError, StaleEpoch
 from orchestrator.events import EFFECTS, Event, Kind, NewEvent, RunState, StepState, apply, canonical
 from orchestrator.lessons import Lesson, signature_of, terms_of
 from orchestrator.patch import Changes
+from orchestrator.pausing import PAUSED
 from orchestrator.ports import Call, EventLog, Memory
 from orchestrator.report import changes_from, changes_json, error_to_json
 from orchestrator.steps import Allowance, Answer, EngineCall, Improvement, RepairRequest, Turn
@@ -71,6 +73,7 @@ class LiveRun:
         self._kept: dict[str, Event] = {}
         self._kept_changes: dict[str, Changes] = {}
         self._decided = asyncio.Event()
+        self.steps = StepTasks()
         for event in events:
             self._remember(event)
         self._recorded = {_fact(e.type, e.attempt, e.data) for e in events if e.type in _RECORDED_BY_GRAPHS}
@@ -137,6 +140,10 @@ class LiveRun:
             self._kept[""] = self._kept[event.data.get("node", "")] = event
         if event.type is Kind.APPROVAL_DECIDED:
             self._decided.set()
+        if event.type is Kind.PAUSE_REQUESTED:
+            self.steps.pause(at_once=bool(event.data.get("now")))
+        if event.type is Kind.RUN_RESUMED:
+            self.steps.call_off()
 
     def event(self, kind: Kind, data: Mapping[str, Any], **envelope: Any) -> NewEvent:
         """A new event of this run."""
@@ -208,10 +215,18 @@ class LiveRun:
             content = await asyncio.to_thread(self._artifacts.get, done.result)
             return from_json(call.returns, content)  # type: ignore[no-any-return]
         dispatch_id = f"{self.state.run_id}/{call.step}.{call.attempt}"
+        # A graph that goes on after a pause asks anew, and its own answer to progress counts.
         self._calls[dispatch_id] = call
+        result: T = await self.steps.done(dispatch_id, lambda: self._worked(dispatch_id, call, done))
+        return result
+
+    async def _worked(self, dispatch_id: str, call: Call[T], done: StepState | None) -> T:
+        """The step done by an agent, its end in the log."""
         try:
             reminded = await self._reminded(call)
             result: T = await self._execute(dispatch_id, reminded, done)
+        except HeldBack:
+            raise
         except Exception as error:
             await self.append(self._of(call, Kind.STEP_FAILED, {"error": _told(error)}, dispatch_id))
             raise
@@ -277,12 +292,14 @@ class LiveRun:
         lessons = await asyncio.to_thread(self._lessons_of, call.request)
 
         async def on_dispatched(replica: str, epoch: int) -> None:
+            self.steps.begin(dispatch_id)
             failpoints.hit("step.granted")
             data = {"replica": replica, "role": str(call.role), "method": call.method, **lessons}
             await self.append(self._of(call, Kind.STEP_DISPATCHED, data, dispatch_id, epoch))
             failpoints.hit("step.dispatched")
 
         async def on_requeued(epoch: int, reason: str) -> None:
+            self.steps.requeued(dispatch_id)
             await self.append(self._of(call, Kind.STEP_REQUEUED, {"reason": reason}, dispatch_id, epoch))
 
         dispatch = Dispatch(
@@ -352,11 +369,16 @@ def _told(error: Exception) -> dict[str, Any]:
 
 
 def used_wall_s(events: Sequence[Event]) -> float:
-    """Seconds between the first and last event of each life of a run since it last ended, added up."""
+    """Seconds between the first and last event of each life of a run since it last ended, added up.
+
+    A pause is no end.
+    """
     used, start, last = 0.0, None, None
     for event in events:
         if event.type is Kind.RUN_FINISHED:
-            used, start, last = 0.0, None, None
+            was = used + (last - start).total_seconds() if start and last else used
+            used = was if event.data.get("reason") == PAUSED else 0.0
+            start, last = None, None
             continue
         if event.type in EFFECTS or (event.type is Kind.ENGINE_CALLED and start is None):
             continue

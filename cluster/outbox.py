@@ -16,11 +16,11 @@ from typing import Any, Protocol
 
 import structlog
 
+from cluster.answered import Unreachable, answered
 from cluster.artifacts import ArtifactStore
 from cluster.event_log import EventLog, open_reader
 from cluster.event_log_memory import MemoryEventLog
 from cluster.event_log_reads import LogReads
-from cluster.handles import Unreachable, answered
 from cluster.reporter_spec import ReporterSpec
 from cluster.store_settings import StoreSettings
 from cluster.wiring import loaded

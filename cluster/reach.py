@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
+from cluster.answered import answered
 from cluster.event_log_projection import RunSummary
 from cluster.event_log_usage import By, Spent
 from cluster.factory import ORCHESTRATOR, FactorySettings
-from cluster.handles import answered
 from orchestrator.errors import RaysmithError, ReplicaLost
 from orchestrator.events import Event, RunState, Status
 from orchestrator.task import Task

@@ -313,7 +313,8 @@ def _arguments(
     """What an agent's method is called with; one that has sandboxes of its own is lent runners."""
     if method != "repair" and not getattr(agent, "needs_runners", False):
         return (payload,)
-    from cluster.handles import RayProgress, RayRunnerPool
+    from cluster.reporting import RayProgress
+    from cluster.runner_pool import RayRunnerPool
 
     return (
         payload,
@@ -323,7 +324,7 @@ def _arguments(
 
 
 def _ledger(work: _Work, context: Context) -> Ledger:
-    from cluster.handles import RayCalls
+    from cluster.reporting import RayCalls
 
     dispatch_id = work.request.dispatch_id
     attempt = dispatch_id.rpartition(".")[2]

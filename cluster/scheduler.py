@@ -18,9 +18,10 @@ from typing import Any
 
 import structlog
 
+from cluster.answered import Unreachable, answered
 from cluster.fleet import ReplicaGroup, code_version, group_of
 from cluster.fleet_table import counts, group_row, replica_row
-from cluster.handles import Grant, Unreachable, answered
+from cluster.handles import Grant
 from cluster.hosting import Hosting
 from cluster.metrics import EVERY_S, FleetMetrics, RaySink
 from cluster.replica import STOP_GRACE_S

@@ -36,6 +36,7 @@ class Kind(StrEnum):
     NODE_ENDED = "node_ended"
     APPROVAL_ASKED = "approval_asked"
     APPROVAL_DECIDED = "approval_decided"
+    PAUSE_REQUESTED = "pause_requested"
 
 
 # Facts about what was told to the outside. They may follow a run's end and take none of its time.
@@ -203,6 +204,16 @@ class Approval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """A person's word that a run is to rest; `now`: without waiting for steps that are at work."""
+
+    by: str
+    at: str
+    why: str = ""
+    now: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
     """A run as its events tell it.
 
@@ -219,6 +230,7 @@ class RunState:
         parent: The run and the number of its event that this one forked from.
         nodes: The nodes of its graph that have started, by path.
         approvals: What was asked of people, by the node that asks.
+        pause: Who paused it; None again after `run_resumed`.
     """
 
     run_id: str
@@ -247,6 +259,7 @@ class RunState:
     parent: Mapping[str, Any] | None = None
     nodes: Mapping[str, NodeState] = field(default_factory=dict)
     approvals: Mapping[str, Approval] = field(default_factory=dict)
+    pause: Pause | None = None
 
 
 def fold(events: Iterable[Event]) -> RunState:
@@ -409,6 +422,7 @@ def _resumed(folding: _Folding, _event: Event) -> None:
         cancel_requested=False,
         resumed=folding.run["resumed"] + 1,
         report={},
+        pause=None,
         approvals={
             node: replace(asked, heard=asked.approved is not None)
             for node, asked in folding.run["approvals"].items()
@@ -476,6 +490,13 @@ def _decided(folding: _Folding, event: Event) -> None:
     folding.put("approvals", node, replace(known, approved=approved, decided_at=event.at, **decision))
 
 
+def _pause(folding: _Folding, event: Event) -> None:
+    data = event.data
+    folding.run["pause"] = Pause(
+        by=str(data["by"]), at=event.at, why=str(data.get("why") or ""), now=bool(data.get("now"))
+    )
+
+
 def _node_of(event: Event) -> str:
     if event.step is None:
         raise ValueError("no node named")
@@ -517,4 +538,5 @@ _HANDLERS: Mapping[str, Callable[[_Folding, Event], None]] = {
     Kind.NODE_ENDED: _node_ended,
     Kind.APPROVAL_ASKED: _asked,
     Kind.APPROVAL_DECIDED: _decided,
+    Kind.PAUSE_REQUESTED: _pause,
 }

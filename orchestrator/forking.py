@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.declaration import Declaration
@@ -11,7 +11,10 @@ from orchestrator.errors import TaskError
 from orchestrator.events import ASIDE, Event, Kind, NewEvent, RunState, fold
 
 # What a run's own life was like, and what it told and cost: not what was worked out in it.
-_OWN = ASIDE | {Kind.RUN_SUBMITTED, Kind.RUN_RESUMED, Kind.RUN_FINISHED, Kind.CANCEL_REQUESTED}
+_OWN = ASIDE | {
+    *(Kind.RUN_SUBMITTED, Kind.RUN_RESUMED, Kind.RUN_FINISHED),
+    *(Kind.CANCEL_REQUESTED, Kind.PAUSE_REQUESTED),
+}
 
 
 def start_of(events: Sequence[Event], start: str) -> int:
@@ -64,11 +67,11 @@ def _ended(state: RunState) -> dict[str, None]:
     return dict.fromkeys([*nodes, *steps])
 
 
-def inherited(events: Sequence[Event], seq: int, run_id: str) -> list[NewEvent]:
-    """What the run `run_id` takes over of the events before number `seq`; their data stays as it is."""
+def inherited(events: Iterable[Event]) -> list[NewEvent]:
+    """What a new run takes over of `events` of another; their data stays as it is."""
     return [
         NewEvent(
-            run_id=run_id,
+            run_id=event.run_id,
             type=event.type,
             data=event.data,
             step=event.step,
@@ -77,7 +80,7 @@ def inherited(events: Sequence[Event], seq: int, run_id: str) -> list[NewEvent]:
             dispatch_id=event.dispatch_id,
             tenant=event.tenant,
         )
-        for event in events[: seq - 1]
+        for event in events
         if event.type not in _OWN
     ]
 

@@ -12,6 +12,7 @@ from orchestrator.codec import from_json
 from orchestrator.errors import RaysmithError, StoreDamaged
 from orchestrator.events import Event, Kind, RunState, canonical, fold, usage_of
 from orchestrator.lessons import Lesson
+from orchestrator.pausing import PAUSED
 from orchestrator.steps import Answer, Usage
 from orchestrator.task import Task
 
@@ -164,8 +165,9 @@ class Recording:
 
     @property
     def was_cut_off(self) -> bool:
-        """It was cancelled, ran out of time, or has not ended: not by its graph's decision."""
-        return not self.state.report or self.state.reason in ("cancelled_by_user", "budget_exhausted")
+        """It was stopped, ran out of time, or has not ended: not by its graph's decision."""
+        stopped = ("cancelled_by_user", "budget_exhausted", PAUSED)
+        return not self.state.report or self.state.reason in stopped
 
     def json(self, digest: str) -> Any:
         """The JSON value of an artifact.

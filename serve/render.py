@@ -171,8 +171,11 @@ def _ended(event: Event) -> str:
 
 def _decided(event: Event) -> str:
     verb = "approved" if event.data.get("approved") else "rejected"
-    why = f": {event.data['why']}" if event.data.get("why") else ""
-    return f"{event.step} {verb} by {event.data.get('by')}{why}"
+    return f"{event.step} {verb} by {event.data.get('by')}{_because(event)}"
+
+
+def _because(event: Event) -> str:
+    return f": {event.data['why']}" if event.data.get("why") else ""
 
 
 def _finished(event: Event) -> str:
@@ -192,6 +195,10 @@ _TELLERS: Mapping[str, Callable[[Event], str]] = {
     Kind.VERDICT_REACHED: lambda event: verdict_line(event.data["verdict"]),
     Kind.PATCH_KEPT: _kept,
     Kind.CANCEL_REQUESTED: lambda event: f"cancelled {event.data.get('reason', '')}".rstrip(),
+    Kind.PAUSE_REQUESTED: lambda event: (
+        f"pausing, asked by {event.data.get('by')}{_because(event)}; "
+        + ("what is at work is stopped" if event.data.get("now") else "what is at work comes to its end")
+    ),
     Kind.RUN_FINISHED: _finished,
     Kind.ENGINE_CALLED: _called,
     Kind.NODE_STARTED: lambda event: f"{event.step} starts",
@@ -243,6 +250,7 @@ _REASONS = {
     "budget_exhausted": "budget_exhausted, the best patch so far is kept",
     "no_candidate": "no_candidate, no change was found that fails fewer tests",
     "awaiting_approval": "awaiting_approval, `raysmith approve RUN` or `raysmith reject RUN` goes on",
+    "paused": "paused, `raysmith resume RUN` carries it on",
     "integrity_alarm": "integrity_alarm, a candidate tried to fool the judge; look at it before using it",
 }
 

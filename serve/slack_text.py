@@ -34,6 +34,7 @@ _TOLD = frozenset(
         Kind.VERDICT_REACHED,
         Kind.PATCH_KEPT,
         Kind.CANCEL_REQUESTED,
+        Kind.PAUSE_REQUESTED,
         Kind.RUN_FINISHED,
     }
 )

@@ -19,6 +19,7 @@ from orchestrator.events import Kind, Status, canonical
 from orchestrator.graph_work import execute
 from orchestrator.loop import Outcome
 from orchestrator.patch import Changes
+from orchestrator.pausing import PAUSED
 from orchestrator.ports import Call
 from orchestrator.recording import Differs, RecordedStep, Recording
 from orchestrator.report import (
@@ -140,7 +141,7 @@ class ReplayRun:
         end = self._recording.state
         try:
             outcome = await execute(graph, self)
-            if end.reason != "cancelled_by_user":
+            if end.reason not in ("cancelled_by_user", PAUSED):
                 return outcome, None
         except (Differs, StoreError):
             raise

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.errors import RaysmithError
+from orchestrator.events import Status
+from orchestrator.pausing import PAUSED
 from serve.commands import options
 from serve.commands.door import Door, Ended, Interrupted, factory_settings, open_door
 from serve.commands.running import error_object, follow, store_folder
@@ -82,6 +84,10 @@ def _unfinished(door: Door) -> bool:
 
 def _nothing_to_resume(door: Door) -> int:
     door.screen.line("nothing to carry on")
+    with door.reads() as log:
+        paused = [run.run_id for run in log.runs(status=[Status.PARKED], limit=None) if run.reason == PAUSED]
+    if paused:
+        door.screen.line(f"paused, to be named: {', '.join(paused[:10])}{', …' if len(paused) > 10 else ''}")
     if door.screen.as_json:
         door.screen.object({"results": []})
     return 0
@@ -177,8 +183,6 @@ def status(
 
 
 def _counts(door: Door) -> dict[str, int]:
-    from orchestrator.events import Status
-
     with door.reads() as log:
         return {str(each): log.count(status=[each]) for each in Status}
 

@@ -56,7 +56,7 @@ def _decide(door: Door, run: str, node: str | None, *, approved: bool, by: str |
         # Before a factory is started for it.
         open_gate(log.state(run_id), node)
     with door.factory() as factory:
-        factory.decide(run_id, node, approved=approved, by=by or _user(), why=why)
+        factory.decide(run_id, node, approved=approved, by=by or user(), why=why)
         door.screen.line(f"{'approved' if approved else 'rejected'} {run_id}")
         try:
             result = carried_on(door, factory, run_id)
@@ -67,7 +67,8 @@ def _decide(door: Door, run: str, node: str | None, *, approved: bool, by: str |
     return 0 if result.get("status") == "succeeded" or not approved else 1
 
 
-def _user() -> str:
+def user() -> str:
+    """Who runs this command."""
     import getpass
 
     try:

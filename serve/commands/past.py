@@ -141,10 +141,19 @@ def _result(door: Door, state: RunState) -> dict[str, Any]:
 
 def _ended_lines(state: RunState, result: Mapping[str, Any]) -> list[str]:
     if not state.status.is_finished:
+        stands = f"{state.status}, pausing" if state.pause else str(state.status)
         failing = "" if state.best_failing is None else f", best so far fails {state.best_failing}"
-        return [f"{state.status}: attempt {state.attempt}{failing}"]
+        return [f"{stands}: attempt {state.attempt}{failing}", *_pause_lines(state)]
     error = state.report.get("error")
-    return [*result_lines(result), *([f"error: {clean(error['message'])}"] if error else [])]
+    told = [f"error: {clean(error['message'])}"] if error else []
+    return [*result_lines(result), *told, *_pause_lines(state)]
+
+
+def _pause_lines(state: RunState) -> list[str]:
+    if (pause := state.pause) is None:
+        return []
+    why = f": {clean(pause.why)}" if pause.why else ""
+    return [f"paused by {clean(pause.by)} at {pause.at[:19]}{why}"]
 
 
 def _diff_of(door: Door, state: RunState) -> tuple[str, list[str]]:

@@ -52,6 +52,7 @@ NEEDED: dict[Kind, dict[str, st.SearchStrategy[Any]]] = {
     Kind.NODE_ENDED: {"status": JSON, "artifact": JSON},
     Kind.APPROVAL_ASKED: {"message": JSON},
     Kind.APPROVAL_DECIDED: {"approved": JSON, "by": JSON},
+    Kind.PAUSE_REQUESTED: {"by": JSON},
 }
 SOMETIMES = {"replica": JSON, "result": JSON, "error": JSON, "key": JSON, "life": JSON, "unheard_of": JSON}
 

@@ -32,6 +32,15 @@ def shown(state: RunState) -> dict[str, Any]:
     return json.loads(json.dumps(fields, default=asdict))  # type: ignore[no-any-return]
 
 
+def known_then(now: Any, then: Any) -> Any:
+    """`now` without the fields that later releases added."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        return {key: known_then(value, then[key]) for key, value in now.items() if key in then}
+    if isinstance(then, list) and isinstance(now, list) and len(now) == len(then):
+        return [known_then(*pair) for pair in zip(now, then, strict=True)]
+    return now
+
+
 def test_there_are_golden_files_with_every_type_and_version() -> None:
     seen = {(event.type, event.version) for path in GOLDEN for event in from_lines(lines_of(path), path.name)}
 
@@ -44,13 +53,7 @@ def test_a_golden_log_folds_to_what_it_folded_to(path: Path) -> None:
 
     state = fold(from_lines(lines_of(path), path.name))
 
-    got = shown(state)
-    assert {key: got[key] for key in expected if key != "steps"} == {
-        key: value for key, value in expected.items() if key != "steps"
-    }
-    assert len(got["steps"]) == len(expected["steps"])
-    for step, old in zip(got["steps"], expected["steps"], strict=True):
-        assert {key: step[key] for key in old} == old
+    assert known_then(shown(state), expected) == expected
     assert summary_of(state).last_seq == len(lines_of(path))
 
 

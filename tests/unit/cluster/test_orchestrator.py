@@ -264,7 +264,7 @@ async def test_a_follower_hears_of_news_without_asking_twice(house: House) -> No
 async def test_a_store_that_fails_for_a_while_costs_no_run(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.orchestrator.STORE_RETRY_S", (0.01,) * 20)
+    monkeypatch.setattr("cluster.run_tasks.STORE_RETRY_S", (0.01,) * 20)
     orchestrator = house.start(ScriptedFleet())
     log = house.logs[-1]
     append, failures = log.append, iter([False, False, True, True, False, False, False, True])
@@ -283,7 +283,7 @@ async def test_a_store_that_fails_for_a_while_costs_no_run(
 async def test_a_run_cancelled_while_the_store_fails_ends_cancelled(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.orchestrator.STORE_RETRY_S", (0.01,))
+    monkeypatch.setattr("cluster.run_tasks.STORE_RETRY_S", (0.01,))
     orchestrator = house.start(ScriptedFleet(repair=asyncio.Event()))
     log = house.logs[-1]
     run_id = await orchestrator.submit(Task(id="t"), TREE)
@@ -321,7 +321,7 @@ async def test_a_run_that_ends_while_it_is_cancelled_ends_once(
     run_id = await orchestrator.submit(Task(id="t"), TREE)
     await written.wait()
     # As `cancel` does whose look at the state came just before.
-    orchestrator._cancelling[run_id] = "enough"
+    orchestrator._stopping[run_id] = "enough"
     orchestrator._tasks[run_id].cancel()
     await asyncio.wait([orchestrator._tasks[run_id]], timeout=10)
 
@@ -488,7 +488,7 @@ async def test_a_run_resumed_between_its_end_and_what_it_taught_is_worked_on(hou
 
     memory = Slow()
     orchestrator = house.start(ScriptedFleet(profile=SHOWN, repair=repaired(improvement("wrong"))))
-    orchestrator._memory = memory
+    orchestrator._work._memory = memory
     run_id = await orchestrator.submit(Task(id="t", model="m"), TREE)
     await asyncio.wait_for(memory.learning.wait(), 20)
     assert (await orchestrator.state(run_id)).status is Status.FAILED

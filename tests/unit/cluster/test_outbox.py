@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from cluster.answered import Unreachable
 from cluster.event_log_memory import MemoryEventLog
-from cluster.handles import Unreachable
 from cluster.live_run import used_wall_s
 from cluster.outbox import Outbox, RemoteEffects, Reporting
 from cluster.reporter_spec import ReporterSpec
