@@ -20,13 +20,23 @@ from orchestrator.codec import from_json, to_json
 from orchestrator.context import ContextManifest
 from orchestrator.declaration import Declaration
 from orchestrator.errors import RaysmithError, StaleEpoch
-from orchestrator.events import EFFECTS, Event, Kind, NewEvent, RunState, StepState, apply, canonical
+from orchestrator.events import (
+    EFFECTS,
+    Event,
+    Kind,
+    NewEvent,
+    RunState,
+    StepState,
+    apply,
+    canonical,
+    usage_of,
+)
 from orchestrator.lessons import Lesson, signature_of, terms_of
 from orchestrator.patch import Changes
 from orchestrator.pausing import PAUSED
 from orchestrator.ports import Call, EventLog, Memory
 from orchestrator.report import changes_from, changes_json, error_to_json
-from orchestrator.steps import Allowance, Answer, EngineCall, Improvement, RepairRequest, Turn
+from orchestrator.steps import Allowance, Answer, EngineCall, Improvement, RepairRequest, Turn, Usage
 from orchestrator.task import Task, allowance_of
 from orchestrator.tree import Tree
 
@@ -72,6 +82,7 @@ class LiveRun:
         # The best so far of the run, under "", and of each of its nodes.
         self._kept: dict[str, Event] = {}
         self._kept_changes: dict[str, Changes] = {}
+        self._spent: dict[str, Usage] = {}
         self._decided = asyncio.Event()
         self.steps = StepTasks()
         for event in events:
@@ -138,6 +149,9 @@ class LiveRun:
     def _remember(self, event: Event) -> None:
         if event.type is Kind.PATCH_KEPT:
             self._kept[""] = self._kept[event.data.get("node", "")] = event
+        if event.type is Kind.ENGINE_CALLED:
+            step = str(event.step)
+            self._spent[step] = self._spent.get(step, Usage()) + usage_of(event.data)
         if event.type is Kind.APPROVAL_DECIDED:
             self._decided.set()
         if event.type is Kind.PAUSE_REQUESTED:
@@ -171,6 +185,14 @@ class LiveRun:
             **({"node": node} if node else {}),
         }
         await self.record(Kind.PATCH_KEPT, data, attempt=self.state.attempt)
+
+    def left(self) -> Allowance:
+        """What engines may still cost this run."""
+        return allowance_of(self.task.budget, self.state.usage)
+
+    def spent(self, under: str) -> Usage:
+        """What engine calls of the steps whose names begin with `under` have cost, in all lives."""
+        return sum((used for step, used in self._spent.items() if step.startswith(under)), Usage())
 
     async def recall(self, node: str) -> bytes | None:
         """What `node` gave when it ended, None for one that has not."""
@@ -274,9 +296,6 @@ class LiveRun:
         )
         await self.append(event)
 
-    def _allowance(self) -> Allowance:
-        return allowance_of(self.task.budget, self.state.usage)
-
     async def _reminded(self, call: Call[T]) -> Call[T]:
         """`call` with what earlier runs taught, where it is a repair by a model."""
         request = call.request
@@ -314,7 +333,7 @@ class LiveRun:
             affinity=self.state.run_id,
             epoch=done.epoch + 1 if done else 1,
             was_on=(done.replica or "") if done and done.status == "dispatched" else "",
-            allowance=self._allowance().within(call.allowance),
+            allowance=self.left().within(call.allowance),
         )
         result: T = await self._fleet.execute(dispatch, on_dispatched=on_dispatched, on_requeued=on_requeued)
         failpoints.hit("step.answered")

@@ -72,7 +72,7 @@ class Policy(_Strict):
     model: str | None = Field(
         default=None,
         max_length=300,
-        description="Who writes and repairs, as `--model` names it; `none` for nobody.",
+        description="Who writes and repairs, as `--model` names it; `none` for nobody; or a reference to it.",
     )
     context: Literal["full", "brief"] = Field(
         default="full", description="How much of what failing tests said a model is shown."
@@ -101,7 +101,12 @@ class _Node(_Strict):
     )
 
 
-class Agent(_Node):
+class _Each(_Node):
+    for_each: Value = Field(default=None, description="A list; the node is done once for each `$item` of it.")
+    max_parallel: int = Field(default=8, ge=1, le=100, description="Items worked on at a time.")
+
+
+class Agent(_Each):
     """A step of a role: what it does is the role's `work`."""
 
     kind: Literal["agent"]
@@ -111,11 +116,9 @@ class Agent(_Node):
     patch_of: Name | None = Field(
         default=None, description="The node whose patch it works on; else the run's folder."
     )
-    for_each: Value = Field(default=None, description="A list; the node is done once for each `$item` of it.")
-    max_parallel: int = Field(default=8, ge=1, le=100, description="Items worked on at a time.")
 
 
-class RepairLoop(_Node):
+class RepairLoop(_Each):
     """Attempt after attempt until the tests pass."""
 
     kind: Literal["repair_loop"]
@@ -159,7 +162,7 @@ class Approval(_Node):
     patch_of: Name | None = Field(default=None, description="The node whose result is to be approved.")
 
 
-class SubGraph(_Node):
+class SubGraph(_Each):
     """A graph within the graph."""
 
     kind: Literal["graph"]

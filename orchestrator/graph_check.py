@@ -75,6 +75,8 @@ def in_order(graph: Declaration) -> tuple[str, ...]:
 def _values(node: Node) -> Iterator[Any]:
     yield getattr(node, "inputs", {})
     yield getattr(node, "for_each", None)
+    if (model := node.policy.model) is not None and model.startswith("$"):
+        yield model
 
 
 def _references(node: Node) -> Iterator[Reference]:
@@ -110,6 +112,8 @@ def _node_faults(graph: Declaration, name: str, node: Node) -> Iterator[str]:
         yield f".patch_of` names {on!r}{_meant(on, graph.nodes)}"
     if fault := condition_fault(node.when):
         yield f".when` {fault}"
+    if node.plain_steps and getattr(node, "for_each", None) is not None:
+        yield ".plain_steps` is set beside `for_each`; the steps of its items would get mixed up"
     yield from _reference_faults(graph, node)
     yield from _work_faults(graph, node)
     if node.policy.on_failure == "continue" and not graph.checkpoints:
@@ -129,20 +133,23 @@ def _reference_faults(graph: Declaration, node: Node) -> Iterator[str]:
                 yield f"` refers to `{each}`; a task has {', '.join(TASK_FIELDS)}"
         elif each.root not in graph.nodes:
             yield f"` refers to `{each}`{_meant(each.root, graph.nodes)}"
-        elif each.path and (known := given_by(graph.nodes[each.root])) and each.path[0] not in known:
+        elif each.path and (known := given_by(graph.nodes[each.root], graph)) and each.path[0] not in known:
             yield f"` refers to `{each}`, and {each.root} gives {', '.join(known)}"
 
 
-def given_by(node: Node) -> tuple[str, ...]:
-    """The fields of a node's output; empty where only a run can tell."""
+def given_by(node: Node, graph: Declaration) -> tuple[str, ...]:
+    """The fields of the output of a node of `graph`; empty where its own declaration is wrong."""
+    if getattr(node, "for_each", None) is not None:
+        return (*COMMON, "items")
     if isinstance(node, SubGraph):
-        return ()
+        inner = graph.graphs.get(node.graph)
+        results = [inner.nodes[name] for name in inner.result if name in inner.nodes] if inner else []
+        fields = [name for each in results if inner for name in given_by(each, inner)]
+        return tuple(dict.fromkeys([*COMMON, *fields])) if results else ()
     if isinstance(node, Agent):
         works = WORKS.get(node.role, {})
         work = works.get(node.work or next(iter(works), ""))
-        if work is None:
-            return ()
-        return (*COMMON, "items") if node.for_each is not None else (*COMMON, *work.gives)
+        return (*COMMON, *work.gives) if work is not None else ()
     if isinstance(node, Approval):
         return (*COMMON, "by", "why")
     return (*COMMON, *(REPAIR_LOOP if isinstance(node, RepairLoop) else SELECT).gives)

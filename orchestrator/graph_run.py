@@ -15,17 +15,20 @@ from typing import Any
 
 from orchestrator import failpoints
 from orchestrator.codec import from_json, to_json
-from orchestrator.declaration import Agent, Approval, Declaration, Node, Retry, SubGraph
+from orchestrator.declaration import Agent, Approval, Declaration, Node, Policy, RepairLoop, Retry, SubGraph
 from orchestrator.errors import RaysmithError, StoreError, TaskError
 from orchestrator.events import Status
 from orchestrator.graph_check import given_by, inputs_of, needed, valued
+from orchestrator.graph_fan import asks_engines, beside, items_of, together
 from orchestrator.graph_values import holds, resolved
 from orchestrator.loop import Outcome
 from orchestrator.node_output import AWAITING, NodeStatus, Output, failed, output_of, skipped
 from orchestrator.node_run import NodeRun, Place
 from orchestrator.packages import Waits
+from orchestrator.patch import Changes
 from orchestrator.ports import Run
-from orchestrator.steps import Usage
+from orchestrator.purse import Purse
+from orchestrator.steps import Allowance, Usage
 from orchestrator.tree import Tree
 
 Work = Callable[["Given"], Awaitable[tuple[Outcome, Mapping[str, Any]]]]
@@ -100,6 +103,12 @@ class GraphRun:
         self._above = above
         self._base = base or run.tree
         self._needs = {name: needed(node) for name, node in graph.nodes.items()}
+        self._beside = beside(graph)
+        self._purse = Purse(run.left, run.spent)
+        self._shares: dict[str, Allowance] = {}
+        # Nodes that were tried in this life, and those that would be tried again.
+        self._tried: set[str] = set()
+        self._again: set[str] = set()
         self._waiting: set[str] = set()
         self._running: dict[asyncio.Task[Output], str] = {}
 
@@ -127,8 +136,17 @@ class GraphRun:
             if name in self._waiting and not self._may_go_on(name):
                 continue
             self._waiting.discard(name)
+            if asks_engines(self.graph.nodes[name]):
+                self._shares[name] = self._purse.reserve(f"{self._path(name)}/", self._sharers(name))
             task = asyncio.create_task(self._node(name), name=f"{self._above}{name}")
             self._running[task] = name
+
+    def _sharers(self, name: str) -> int:
+        """How many nodes may ask engines beside `name`, itself included, and have no share yet."""
+        beside = (
+            self._beside.get(name, frozenset()) - self.outputs.keys() - self._shares.keys() - self._waiting
+        )
+        return 1 + len(beside)
 
     def _may_go_on(self, name: str) -> bool:
         """A gate goes on once it is decided; a graph with gates in it has to look for itself."""
@@ -152,6 +170,9 @@ class GraphRun:
         ended = {task: self._running.pop(task) for task in list(self._running) if task in done}
         if errors := [error for task in ended if (error := task.exception()) is not None]:
             raise worst(errors)
+        for name in ended.values():
+            self._shares.pop(name, None)
+            self._purse.settle(f"{self._path(name)}/")
         for task, name in ended.items():
             self._take(name, task.result())
 
@@ -184,7 +205,7 @@ class GraphRun:
             return output
         node = self.graph.nodes[name]
         if not self._is_wanted(node):
-            output = skipped([each for each in given_by(node) if each not in _COMMON])
+            output = skipped()
         else:
             if self.graph.checkpoints:
                 await self.run.begin(path)
@@ -227,20 +248,25 @@ class GraphRun:
         except TimeoutError:
             if not limit.expired():
                 raise
-            kept = self.run.kept(self._path(name))
-            changes = self._base.changes_to(self.run.tree.with_files(kept[0])) if kept else {}
-            outcome = Outcome(status=Status.FAILED, reason="budget_exhausted", changes=changes)
-            return output_of(outcome, {}, usage[0])
+            told = f"{node.policy.budget.wall_s:g} s of wall time are spent (`policy.budget.wall_s`)"
+            outcome = Outcome(status=Status.FAILED, reason="budget_exhausted", explanation=told)
+            return output_of(replace(outcome, changes=self._kept(self._path(name))), {}, usage[0])
         except (StoreError, _Ended):
             raise
         except RaysmithError as error:
             if self._stops(name):
                 raise
-            return failed({"code": error.code, "message": str(error)}, usage[0])
+            return failed(error, usage[0], self._kept(self._path(name)))
+
+    def _kept(self, path: str) -> Changes:
+        """The best patch that a node kept before it was ended."""
+        kept = self.run.kept(path)
+        return self._base.changes_to(self.run.tree.with_files(kept[0])) if kept else {}
 
     async def _tries(self, name: str, node: Node, usage: list[Usage]) -> Output:
         retry = node.policy.retry
         for number in range(1, retry.attempts + 1):
+            (self._again.add if number < retry.attempts else self._again.discard)(name)
             try:
                 return await self._try(name, node, usage)
             except StoreError:
@@ -267,19 +293,40 @@ class GraphRun:
     async def _once(self, name: str, node: Node, usage: list[Usage]) -> Output:
         if isinstance(node, Approval):
             return await self._gate(name, node)
-        if isinstance(node, Agent) and node.for_each is not None:
-            return await self._fan_out(name, node, usage)
-        if isinstance(node, SubGraph):
-            outcome, data = await self._sub_graph(name, node)
-            return output_of(outcome, data, outcome.usage)
-        return await self._do(name, node, usage, self._scope())
+        place = self._place(name, node)
+        # What tries before this one cost counts against their own budgets.
+        before = self.run.spent(place.under) if name in self._tried else Usage()
+        self._tried.add(name)
+        share = self._shares.get(name)
+        if getattr(node, "for_each", None) is not None:
+            place = replace(place, prefix="")
+            run = NodeRun(
+                self.run,
+                place,
+                node.policy,
+                tree=self._tree(node),
+                share=self._shares.get(name),
+                before=before,
+            )
+            return await self._fan_out(name, node, usage, run)
+        scope = self._scope()
+        policy = _resolved_policy(node, scope)
+        run = NodeRun(self.run, place, policy, tree=self._tree(node), share=share, before=before)
+        return await self._one(name, node, usage, scope, run)
 
-    async def _do(
-        self, name: str, node: Node, usage: list[Usage], scope: Mapping[str, Any], prefix: str = ""
+    def _place(self, name: str, node: Node, item: str = "") -> Place:
+        path = f"{self._path(name)}{item}"
+        is_whole = node.plain_steps or isinstance(node, SubGraph)
+        return Place(path=path, prefix="" if is_whole else f"{path}/")
+
+    async def _one(
+        self, name: str, node: Node, usage: list[Usage], scope: Mapping[str, Any], run: NodeRun
     ) -> Output:
-        path = prefix or self._path(name)
-        place = Place(path=path, prefix="" if node.plain_steps else f"{path}/")
-        run = NodeRun(self.run, place, node.policy, tree=self._tree(node))
+        """The node, or one item of it, on its own view of the run."""
+        if isinstance(node, SubGraph):
+            outcome, data = await self._sub_graph(node, scope, run)
+            usage[0] = usage[0] + outcome.usage
+            return output_of(outcome, data, outcome.usage)
         given = Given(
             node=node,
             run=run,
@@ -297,37 +344,56 @@ class GraphRun:
         changes = self._base.changes_to(run.tree.with_files(outcome.changes))
         return output_of(replace(outcome, changes=changes), data, run.usage)
 
-    async def _fan_out(self, name: str, node: Agent, usage: list[Usage]) -> Output:
+    async def _fan_out(self, name: str, node: Node, usage: list[Usage], whole: NodeRun) -> Output:
         """The node once for each item, side by side; it is done when all are."""
-        items = resolved(node.for_each, self._scope())
-        if not isinstance(items, list):
-            raise TaskError(f"`nodes.{name}.for_each` stands for {items!r:.100}", "refer to a list")
+        assert isinstance(node, Agent | RepairLoop | SubGraph)
+        items = items_of(name, resolved(node.for_each, self._scope()))
         room = asyncio.Semaphore(node.max_parallel)
+        purse, waiting = Purse(whole.left, whole.spent), len(items)
 
         async def one(number: int, item: Any) -> Output:
+            nonlocal waiting
             async with room:
                 scope = {**self._scope(), "item": item}
-                return await self._do(name, node, usage, scope, f"{self._path(name)}[{number}]")
+                place = self._place(name, node, f"[{number}]")
+                share = purse.reserve(place.under, waiting)
+                waiting -= 1
+                policy = _resolved_policy(node, scope)
+                run = NodeRun(whole, place, policy, tree=self._tree(node), share=share)
+                try:
+                    return await self._one(name, node, usage, scope, run)
+                except StoreError:
+                    raise
+                except RaysmithError as error:
+                    is_tried_again = name in self._again and error.code in node.policy.retry.errors
+                    if self._stops(name) or is_tried_again:
+                        raise
+                    return failed(error, run.usage, self._kept(place.path))
+                finally:
+                    purse.settle(place.under)
 
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one(number, item)) for number, item in enumerate(items)]
         except BaseExceptionGroup as several:
             raise worst(several.exceptions) from None
-        return _together([task.result() for task in tasks])
+        return together([task.result() for task in tasks])
 
-    async def _sub_graph(self, name: str, node: SubGraph) -> tuple[Outcome, Mapping[str, Any]]:
+    async def _sub_graph(
+        self, node: SubGraph, scope: Mapping[str, Any], run: NodeRun
+    ) -> tuple[Outcome, Mapping[str, Any]]:
         graph = self.graph.graphs[node.graph]
         inner = GraphRun(
             graph,
-            NodeRun(self.run, Place(path=self._path(name), prefix=""), node.policy, tree=self._tree(node)),
+            run,
             self._find,
-            inputs=inputs_of(graph, resolved(node.inputs, self._scope())),
-            above=f"{self._path(name)}/",
+            inputs=inputs_of(graph, resolved(node.inputs, scope)),
+            above=run.place.under,
             base=self._base,
         )
         outcome = await inner.execute()
-        chosen = next((inner.outputs[each] for each in graph.result if each in inner.outputs), None)
+        told = (inner.outputs[each] for each in graph.result if each in inner.outputs)
+        chosen = next((each for each in told if each.status is not NodeStatus.SKIPPED), None)
         return outcome, chosen.data if chosen else {}
 
     async def _gate(self, name: str, node: Approval) -> Output:
@@ -365,10 +431,15 @@ class GraphRun:
             "protect": list(task.protect),
         }
         return {
-            **{name: output.fields() for name, output in self.outputs.items()},
+            **{name: self._fields(name, output) for name, output in self.outputs.items()},
             "inputs": dict(self._inputs),
             "task": about,
         }
+
+    def _fields(self, name: str, output: Output) -> dict[str, Any]:
+        """What `$name` stands for: what a node that was skipped or failed did not give is null."""
+        own = dict.fromkeys(given_by(self.graph.nodes[name], self.graph))
+        return {**own, **output.fields()}
 
     def _usage(self) -> Usage:
         return sum((each.usage for each in self.outputs.values()), Usage())
@@ -396,25 +467,15 @@ def worst(errors: Sequence[BaseException]) -> BaseException:
     return next((each for each in errors if isinstance(each, StoreError)), errors[0])
 
 
-_COMMON = frozenset(Output(status=NodeStatus.SKIPPED).fields())
-
-
-def _together(outputs: list[Output]) -> Output:
-    """One output of a fan-out's: all of them as `items`."""
-    usage = sum((each.usage for each in outputs), Usage())
-    bad = [each for each in outputs if not each.green]
-    changes: dict[str, Any] = {}
-    for each in outputs:
-        changes |= each.outcome.changes if each.outcome else {}
-    # One that waits for a person is no end, whatever else failed.
-    bad.sort(key=lambda each: each.status is not NodeStatus.WAITING)
-    first = bad[0].outcome if bad else None
-    outcome = replace(
-        first or Outcome(status=Status.SUCCEEDED, reason="done"),
-        changes=changes,
-        explanation="; ".join(filter(None, (each.outcome.explanation for each in outputs if each.outcome))),
-    )
-    return output_of(outcome, {"items": [each.fields() for each in outputs]}, usage)
+def _resolved_policy(node: Node, scope: Mapping[str, Any]) -> Policy:
+    """The node's policy with the model that it refers to."""
+    model = node.policy.model
+    if model is None or not model.startswith("$"):
+        return node.policy
+    found = resolved(model, scope)
+    if not isinstance(found, str | None):
+        raise TaskError(f"`policy.model` is {model}, which stands for {found!r:.100}", "refer to a text")
+    return node.policy.model_copy(update={"model": found})
 
 
 def pause_s(retry: Retry, number: int, who: str) -> float:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator import loop
 from orchestrator.declaration import Select
 from orchestrator.events import Status
+from orchestrator.graph_fan import clashes
 from orchestrator.graph_run import Given
 from orchestrator.loop import Outcome
 from orchestrator.node_output import Output
@@ -44,10 +45,21 @@ async def _profile(given: Given, step: str, language: str | None) -> Profiled:
 async def select(given: Given) -> Done:
     """The work of a `select` node."""
     assert isinstance(given.node, Select)
-    outputs = {name: given.others[name] for name in given.node.of}
+    outputs = dict(_each(given))
     if given.node.rule == "best_patch":
         return await _best_patch(given, outputs, merge=given.node.merge)
     return _all(outputs) if given.node.rule == "all" else _first_green(outputs)
+
+
+def _each(given: Given) -> Iterator[tuple[str, Output]]:
+    """What is chosen from; of a fan-out each of its items."""
+    assert isinstance(given.node, Select)
+    for name in given.node.of:
+        output = given.others[name]
+        if output.items:
+            yield from ((f"{name}[{number}]", item) for number, item in enumerate(output.items))
+        else:
+            yield name, output
 
 
 def _first_green(outputs: Mapping[str, Output]) -> Done:
@@ -64,7 +76,7 @@ def _all(outputs: Mapping[str, Output]) -> Done:
     if bad:
         return bad[0], {"chosen": [], "failing": []}
     green = {name: output.outcome for name, output in outputs.items() if output.outcome}
-    clashing = _clashes(list(green.values()))
+    clashing = clashes(list(green.values()))
     if clashing:
         told = f"two patches change {', '.join(clashing)}"
         conflict = Outcome(status=Status.FAILED, reason="conflict", explanation=told)
@@ -85,17 +97,6 @@ def _merged(outcomes: list[Outcome]) -> Outcome:
         repairer=", ".join(dict.fromkeys(each.repairer for each in outcomes if each.repairer)) or None,
         explanation="; ".join(each.explanation for each in outcomes if each.explanation),
     )
-
-
-def _clashes(outcomes: list[Outcome]) -> list[str]:
-    """Paths that two of them change in different ways."""
-    seen: dict[str, Any] = {}
-    found = []
-    for outcome in outcomes:
-        for path, file in outcome.changes.items():
-            if seen.setdefault(path, file) != file:
-                found.append(path)
-    return sorted(set(found))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +123,7 @@ async def _best_patch(given: Given, outputs: Mapping[str, Output], *, merge: boo
     candidates: dict[tuple[str, ...], Outcome] = {
         (name,): each.outcome for name, each in outputs.items() if each.outcome and each.outcome.changes
     }
-    if merge and len(candidates) > 1 and not _clashes(list(candidates.values())):
+    if merge and len(candidates) > 1 and not clashes(list(candidates.values())):
         together = tuple(name for (name, *_) in candidates)
         candidates[together] = _merged(list(candidates.values()))
     if not candidates:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from orchestrator.errors import RaysmithError
 from orchestrator.events import Status
 from orchestrator.loop import IMPROVED, Outcome
+from orchestrator.patch import Changes
 from orchestrator.steps import Usage
 
 # How a run stands that waits for a person's decision.
@@ -32,12 +34,14 @@ class Output:
         outcome: In the words of a run; its changes are relative to the run's tree.
         data: Fields of its own that others refer to, JSON values.
         usage: What its engine calls cost, as far as its agents told.
+        items: Of a fan-out, what it gave for each item.
     """
 
     status: NodeStatus
     outcome: Outcome | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
+    items: tuple[Output, ...] = ()
 
     @property
     def green(self) -> bool:
@@ -68,12 +72,12 @@ def output_of(outcome: Outcome, data: Mapping[str, Any], usage: Usage) -> Output
     return Output(status=status, outcome=outcome, data=data, usage=usage)
 
 
-def skipped(fields: Sequence[str]) -> Output:
-    """The output of a node that was not done: every field of its own is null."""
-    return Output(status=NodeStatus.SKIPPED, data=dict.fromkeys(fields))
+def skipped() -> Output:
+    """The output of a node that was not done."""
+    return Output(status=NodeStatus.SKIPPED)
 
 
-def failed(error: Mapping[str, Any], usage: Usage) -> Output:
-    """The output of a node that an error ended."""
-    outcome = Outcome(status=Status.FAILED, reason=str(error["code"]), explanation=str(error["message"]))
+def failed(error: RaysmithError, usage: Usage, kept: Changes) -> Output:
+    """The output of a node that an error ended, with the best patch that it had."""
+    outcome = Outcome(status=Status.FAILED, reason=error.code, explanation=str(error), changes=kept)
     return Output(status=NodeStatus.FAILED, outcome=outcome, usage=usage)

@@ -29,6 +29,11 @@ class Place:
     path: str
     prefix: str
 
+    @property
+    def under(self) -> str:
+        """What the names of its steps begin with, and of those of the nodes in it."""
+        return f"{self.path}/"
+
     def step(self, name: str) -> str:
         """The step `name` of this node, as another node may name it."""
         return f"{ABSOLUTE}{self.prefix}{name}"
@@ -41,7 +46,17 @@ class NodeRun:
     paths that its policy allows.
     """
 
-    def __init__(self, run: Run, place: Place, policy: Policy, *, tree: Tree) -> None:
+    def __init__(
+        self,
+        run: Run,
+        place: Place,
+        policy: Policy,
+        *,
+        tree: Tree,
+        share: Allowance | None = None,
+        before: Usage | None = None,
+    ) -> None:
+        """`share` is reserved for it beside others; `before` is what its earlier tries cost."""
         self.tree = tree
         self.candidate = run.candidate
         self.task = _task(run.task, policy)
@@ -49,13 +64,15 @@ class NodeRun:
         self.policy = policy
         self.usage = Usage()
         self._run = run
+        self._share = share or Allowance()
+        self._before = before or Usage()
         self._began = time.monotonic()
 
     async def call(self, call: Call[T]) -> T:
         """Have the step done under the node's name, or answer from the log."""
         step = call.step.removeprefix(ABSOLUTE) if call.step.startswith(ABSOLUTE) else self._named(call.step)
         asked = replace(call, step=step, request=self._request(call.request))
-        asked = replace(asked, allowance=self._allowance().within(call.allowance))
+        asked = replace(asked, allowance=self.left().within(call.allowance))
         result = await self._run.call(asked)
         self.usage = self.usage + getattr(result, "usage", Usage())
         if isinstance(result, Repaired):
@@ -87,6 +104,16 @@ class NodeRun:
         if (own := self.policy.budget.wall_s) is not None:
             left = min(left, own - (time.monotonic() - self._began))
         return left
+
+    def left(self) -> Allowance:
+        """What engines may still cost this node: of its own budget, of its share, and of all above it."""
+        budget = self.policy.budget
+        own = Allowance(tokens=budget.tokens, gpu_s=budget.gpu_s, cost_usd=budget.cost_usd)
+        return own.within(self._share).after(self._used()).within(self._run.left())
+
+    def spent(self, under: str) -> Usage:
+        """See `Run.spent`."""
+        return self._run.spent(under)
 
     async def recall(self, node: str) -> bytes | None:
         """See `Run.recall`."""
@@ -125,10 +152,10 @@ class NodeRun:
             return replace(request, minimum=minimum)
         return request
 
-    def _allowance(self) -> Allowance:
-        budget = self.policy.budget
-        whole = Allowance(tokens=budget.tokens, gpu_s=budget.gpu_s, cost_usd=budget.cost_usd)
-        return whole.after(self.usage)
+    def _used(self) -> Usage:
+        """What this try cost: what the log counts, or for steps with plain names what their agents told."""
+        counted = self._run.spent(self.place.under) - self._before
+        return counted if counted != Usage() else self.usage
 
     def _within(self, repaired: Repaired) -> Repaired:
         """`repaired` without the candidates that leave the allowed paths."""

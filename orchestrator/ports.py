@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from orchestrator.events import Event, Kind, NewEvent
 from orchestrator.lessons import Lesson
-from orchestrator.steps import Allowance, Improvement, Role, TestRequest, Turn
+from orchestrator.steps import Allowance, Improvement, Role, TestRequest, Turn, Usage
 from orchestrator.task import Task
 from orchestrator.tree import Tree
 from orchestrator.verdict import TestRun
@@ -172,6 +172,14 @@ class Run(Protocol):
 
     def remaining_s(self) -> float:
         """Wall seconds left of the budget; a replayed part costs none."""
+        ...
+
+    def left(self) -> Allowance:
+        """What engines may still cost; every call that was told of is taken off."""
+        ...
+
+    def spent(self, under: str) -> Usage:
+        """What engine calls of the steps whose names begin with `under` have cost, in all lives."""
         ...
 
     async def recall(self, node: str) -> bytes | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -56,6 +56,11 @@ class Usage:
             requests=self.requests + other.requests,
             retries=self.retries + other.retries,
             unusable=self.unusable + other.unusable,
+        )
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(
+            **{each.name: getattr(self, each.name) - getattr(other, each.name) for each in fields(self)}
         )
 
 

@@ -13,6 +13,7 @@ from orchestrator.events import Kind
 from orchestrator.graph_work import execute
 from orchestrator.ports import Call
 from orchestrator.steps import (
+    Allowance,
     Improvement,
     Observed,
     Planned,
@@ -20,9 +21,10 @@ from orchestrator.steps import (
     Proposed,
     Repaired,
     Reviewed,
+    Usage,
     Written,
 )
-from orchestrator.task import Task
+from orchestrator.task import Task, allowance_of
 from orchestrator.tree import File, Tree
 from orchestrator.verdict import Level, Outcome, Strength, TestCase, TestProfile, TestRun
 
@@ -141,6 +143,17 @@ class FakeRun:
 
     def remaining_s(self) -> float:
         return self.seconds_left
+
+    def left(self) -> Allowance:
+        return allowance_of(self.task.budget, self.spent(""))
+
+    def spent(self, under: str) -> Usage:
+        told = (
+            getattr(result, "usage", Usage())
+            for (step, _), result in self.done.items()
+            if step.startswith(under)
+        )
+        return sum(told, Usage())
 
     async def recall(self, node: str) -> bytes | None:
         return self.ended.get(node)

@@ -29,7 +29,7 @@ from orchestrator.report import (
     error_to_json,
     finished,
 )
-from orchestrator.steps import Improvement, RepairRequest, Role, TestRequest
+from orchestrator.steps import Allowance, Improvement, RepairRequest, Role, TestRequest, Usage
 from orchestrator.task import allowance_of
 from orchestrator.tree import Tree
 from orchestrator.verdict import TestRun
@@ -371,6 +371,14 @@ class ReplayRun:
     def kept(self, node: str = "") -> tuple[Changes, tuple[str, ...]] | None:
         """See `Run.kept`."""
         return self._facts.kept(node)
+
+    def left(self) -> Allowance:
+        """Nothing is spent in a replay: what was left then is kept with every step."""
+        return Allowance()
+
+    def spent(self, _under: str) -> Usage:
+        """See `left`."""
+        return Usage()
 
     async def recall(self, _node: str) -> bytes | None:
         """See `Run.recall`: every node works again."""

@@ -457,3 +457,149 @@ async def test_all_together_refuses_two_ways_to_change_one_file() -> None:
 
     assert sorted(merged.changes) == ["a.py", "b.py"]
     assert (clash.status, clash.reason) == (Status.FAILED, "conflict")
+
+
+# ---- fan-out of loops and graphs, and what they may spend together
+
+
+def inner_graph(**more: Any) -> dict[str, Any]:
+    return {"name": "inner", "inputs": {"who": {}}, "nodes": GATED, "result": ["ship"], **more}
+
+
+EACH = {"kind": "graph", "graph": "inner", "for_each": "$plan.failing", "inputs": {"who": "$item"}}
+PLANNED = (DONE, {"failing": ["x", "y"], "profile": ""})
+
+
+async def test_a_graph_with_a_gate_in_it_is_done_for_each_item_and_each_gate_is_its_own() -> None:
+    declared = graph({"plan": STEP, "each": EACH}, graphs={"inner": inner_graph()})
+    run = FakeRun({})
+    fixed = {"each[0]/fix": writes("x.py", "1"), "each[1]/fix": writes("y.py", "2")}
+
+    parked = await execute(declared, run, Works(plan=PLANNED, **fixed))
+    run.decide("each[0]/gate", approved=True)
+    still = await execute(declared, run, works := Works())
+    run.decide("each[1]/gate", approved=True)
+    outcome = await execute(declared, run, Works())
+
+    assert parked.reason == still.reason == "awaiting_approval" and works.began == ["each[0]/ship"]
+    assert outcome.status is Status.SUCCEEDED and sorted(outcome.changes) == ["x.py", "y.py"]
+
+
+async def test_a_no_in_one_item_fails_the_fan_out() -> None:
+    declared = graph({"plan": STEP, "each": EACH}, graphs={"inner": inner_graph()})
+    run = FakeRun({})
+    run.decide("each[0]/gate", approved=True)
+    run.decide("each[1]/gate", approved=False)
+
+    outcome = await execute(declared, run, Works(plan=PLANNED))
+
+    assert (outcome.status, outcome.reason) == (Status.FAILED, "rejected")
+
+
+async def test_items_that_change_one_file_in_different_ways_are_a_conflict_and_can_be_chosen_from() -> None:
+    nodes = {
+        "plan": STEP,
+        "each": {**STEP, "for_each": "$plan.failing", "policy": {"on_failure": "continue"}},
+        "pick": {"kind": "select", "of": ["each"], "rule": "first_green"},
+    }
+    works = Works(**{"plan": PLANNED, "each[0]": BAD, "each[1]": writes("a.py", "2")})
+    clash = Works(**{"plan": PLANNED, "each[0]": writes("a.py", "1"), "each[1]": writes("a.py", "2")})
+    run = FakeRun({})
+
+    outcome = await execute(graph(nodes), run, selecting(works))
+    again = await execute(graph(nodes), run, selecting(Works()))
+    other = FakeRun({})
+    first = await execute(graph(nodes), other, selecting(clash))
+
+    assert outcome == again and outcome.changes == writes("a.py", "2").changes
+    assert other.ends["each"]["reason"] == "conflict" and first.changes == writes("a.py", "1").changes
+
+
+def selecting(works: Works) -> Any:
+    from orchestrator.graph_select import select
+
+    return lambda node: select if node.kind == "select" else works._work
+
+
+async def test_an_error_of_one_item_leaves_the_others_be_where_the_node_may_fail() -> None:
+    nodes = {
+        "plan": STEP,
+        "each": {**STEP, "for_each": "$plan.failing", "policy": {"on_failure": "continue"}},
+        "end": {**STEP, "when": {"not": "$each.green"}},
+    }
+    works = Works(**{"plan": PLANNED, "each[0]": AgentError("no"), "each[1]": writes("a.py", "2")})
+
+    await execute(graph(nodes), FakeRun({}), works)
+
+    items = works.given["end"].others["each"].items
+    assert [each.status for each in items] == ["failed", "done"] and items[0].fields()["reason"] == "agent"
+
+
+async def test_what_a_failed_node_did_not_give_is_null_to_those_after_it() -> None:
+    nodes = {
+        "plan": {**STEP, "policy": {"on_failure": "continue"}},
+        "a": {**STEP, "when": "$plan.failing"},
+        "b": {**STEP, "when": {"equal": ["$plan.status", "failed"]}, "needs": ["a"]},
+        "each": {**STEP, "for_each": "$plan.failing", "needs": ["b"]},
+    }
+    works = Works(plan=AgentError("no"))
+
+    outcome = await execute(graph(nodes), FakeRun({}), works)
+
+    assert works.began == ["plan", "b"] and outcome.status is Status.SUCCEEDED
+
+
+async def test_the_model_of_a_node_may_be_an_item() -> None:
+    nodes = {"plan": STEP, "each": {**STEP, "for_each": "$plan.failing", "policy": {"model": "$item"}}}
+    works = Works(plan=PLANNED)
+
+    await execute(graph(nodes), FakeRun({}), works)
+
+    assert [works.given[f"each[{number}]"].run.task.model for number in (0, 1)] == ["x", "y"]
+
+
+async def test_a_budget_is_reserved_before_a_fan_out_and_settled_after_each_item() -> None:
+    wide = {"kind": "repair_loop", "for_each": "$plan.failing", "max_parallel": 1}
+    run = FakeRun({}, task=Task(id="t", budget=Budget(tokens=300)))
+    works = Works(plan=(DONE, {"failing": [1, 2, 3], "profile": ""}))
+    left: list[int | None] = []
+
+    async def spends(given: Given) -> tuple[Outcome, Mapping[str, Any]]:
+        left.append(given.run.left().tokens)
+        if given.run.place.path != "each[1]":
+            run.done[f"{given.run.place.path}/x", 0] = Usable(Usage(prompt=10))
+        await asyncio.sleep(0)
+        return DONE, {}
+
+    await execute(
+        graph({"plan": STEP, "each": wide}),
+        run,
+        lambda node: works._work if node.kind == "agent" else spends,
+    )
+
+    # A third; then half of what the first left; then all that the two left.
+    assert left == [100, 145, 290]
+
+
+class Usable:
+    """A step's result that tells what it cost."""
+
+    def __init__(self, usage: Usage) -> None:
+        self.usage = usage
+
+
+async def test_nodes_side_by_side_share_what_is_left_and_one_after_the_other_do_not() -> None:
+    loop = {"kind": "repair_loop"}
+    nodes = {"a": loop, "b": loop, "scan": STEP, "c": {**loop, "needs": ["a", "b", "scan"]}}
+    works = Works()
+    run = FakeRun({}, task=Task(id="t", budget=Budget(tokens=100, gpu_s=8, cost_usd=2)))
+    seen: dict[str, Allowance] = {}
+
+    async def looks(given: Given) -> tuple[Outcome, Mapping[str, Any]]:
+        seen[given.run.place.path] = given.run.left()
+        return DONE, {}
+
+    await execute(graph(nodes), run, lambda node: works._work if node.kind == "agent" else looks)
+
+    half, whole = Allowance(tokens=50, gpu_s=4, cost_usd=1), Allowance(tokens=100, gpu_s=8, cost_usd=2)
+    assert seen == {"a": half, "b": half, "c": whole}
