@@ -81,14 +81,19 @@ async def _repair(given: Given) -> Done:
         run.task = replace(run.task, budget=budget)
     repairing = loop.RepairLoop(
         run,
-        base=run.tree,
+        base=given.base,
         profile=found.profile,
         shown=found.run,
         until=given.node.until,
         brief=given.node.policy.context == "brief",
     )
-    outcome = await repairing.execute()
-    return outcome, {"failing": list(repairing.failing)}
+    if patch := given.base.changes_to(run.tree):
+        shown = await loop.run_once(run, given.base, run.tree, found.profile, attempt=0, step="start", seed=0)
+        outcome = await repairing.go_on_from(patch, shown)
+    else:
+        outcome = await repairing.execute()
+    whole = run.tree.changes_to(given.base.with_files(outcome.changes))
+    return replace(outcome, changes=whole), {"failing": list(repairing.failing)}
 
 
 async def _certify(given: Given) -> Done:

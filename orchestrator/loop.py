@@ -130,6 +130,19 @@ class RepairLoop:
                 return self._ended(IMPROVED, attempt)
         return self._ended("attempts_exhausted", self.run.task.budget.attempts)
 
+    async def go_on_from(self, changes: Changes, shown: TestRun) -> Outcome:
+        """As `execute`, from a patch to the base with which the tests did as `shown` says."""
+        verdict = judge(self.profile, [shown], runs_needed=1)
+        failing = (*verdict.failed, *verdict.errors, *verdict.missing)
+        self.changes, self.failing = changes, failing
+        if failing:
+            self.details = failure_details([shown], self.shown_share) or self.details
+            return await self.execute()
+        verdict = await self._certify(changes, attempt=1, number=0)
+        if verdict.certified:
+            return self._finished(Status.SUCCEEDED, "certified", 1)
+        return self._not_certified(verdict, 1)
+
     async def accept_base(self, *, repairer: str) -> Outcome:
         """Certify the base as it is."""
         self.repairer = repairer or None

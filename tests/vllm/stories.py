@@ -33,6 +33,7 @@ from orchestrator.events import Kind
 from orchestrator.loop import Outcome, RepairLoop, profile_of
 from orchestrator.ports import Call
 from orchestrator.story import story
+from orchestrator.steps import Allowance, Usage
 from orchestrator.task import Budget, Task
 from orchestrator.tree import Tree
 
@@ -133,6 +134,12 @@ class LocalRun:
 
     def remaining_s(self) -> float:
         return 600.0
+
+    def left(self) -> Allowance:
+        return Allowance()
+
+    def spent(self, _under: str) -> Usage:
+        return Usage()
 
 
 async def _unheard(_news: object) -> None: ...

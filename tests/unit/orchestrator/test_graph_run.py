@@ -603,3 +603,26 @@ async def test_nodes_side_by_side_share_what_is_left_and_one_after_the_other_do_
 
     half, whole = Allowance(tokens=50, gpu_s=4, cost_usd=1), Allowance(tokens=100, gpu_s=8, cost_usd=2)
     assert seen == {"a": half, "b": half, "c": whole}
+
+
+TWO = {"test_a.py::one": FAILING, "test_a.py::two": FAILING}
+
+
+async def test_a_loop_goes_on_from_the_patch_of_another() -> None:
+    def shows(candidate: Any) -> Mapping[str, Any]:
+        done = {b"half": 1, b"whole": 2}.get(candidate.files["a.py"].content, 0)
+        return {test: PASSING if number < done else FAILING for number, test in enumerate(TWO)}
+
+    half, whole = improvement("half", failing=["test_a.py::two"]), improvement("whole")
+    run = FakeRun(TWO, repairs=[repaired(half), repaired(whole)], judge=shows)
+    nodes = {
+        "first": {"kind": "repair_loop", "until": "improved"},
+        "second": {"kind": "repair_loop", "patch_of": "first"},
+        "third": {"kind": "repair_loop", "patch_of": "second"},
+    }
+
+    outcome = await execute_shipped(graph(nodes), run)
+
+    asked = [call.request.failing for call in run.calls if call.method == "repair"]
+    assert asked == [tuple(TWO), ("test_a.py::two",)]
+    assert outcome.reason == "certified" and outcome.changes == whole.changes
