@@ -81,7 +81,7 @@ def parsed(text: str, source: str) -> Declaration:
     try:
         values = yaml.load(text, Loader=NoAliases)  # noqa: S506  # a SafeLoader, stricter
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).replace('in "<unicode string>", ', "at ")
         raise TaskError(f"{source} is not YAML: {reason}", "mend the line it names") from error
     return checked(declared(values, source), source)
 

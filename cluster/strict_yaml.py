@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import yaml
@@ -11,12 +12,15 @@ class NoDuplicates(yaml.SafeLoader):
     """A key given twice is an error: YAML would silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key!r} is given twice", node.start_mark
-                )
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # told of below
+            if key in seen:
+                told = f"{key!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, told, key_node.start_mark)
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 

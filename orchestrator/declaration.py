@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -58,7 +59,9 @@ class NodeBudget(_Strict):
     attempts: int | None = Field(default=None, ge=1, le=1000, description="Passes of a repair loop.")
     wall_s: float | None = Field(default=None, gt=0, description="Wall seconds.")
     search_cpu_s: float | None = Field(default=None, gt=0, description="CPU seconds of the search repairer.")
-    tokens: int | None = Field(default=None, gt=0, description="Tokens that models may read and write.")
+    tokens: int | None = Field(
+        default=None, gt=0, le=10**15, description="Tokens that models may read and write."
+    )
     gpu_s: float | None = Field(default=None, gt=0, description="GPU seconds of local models.")
     cost_usd: float | None = Field(default=None, gt=0, description="Dollars that models may cost.")
 
@@ -235,6 +238,8 @@ def declared(values: Any, source: str) -> Declaration:
     """
     if not isinstance(values, Mapping):
         raise TaskError(f"{source} holds no graph", "write `name:`, `nodes:` and `result:`")
+    if place := _no_json(values, "", 0):
+        raise TaskError(f"{source}: {place}", _NEXT)
     try:
         return Declaration.model_validate_json(json.dumps(values, allow_nan=False))
     except ValidationError as error:
@@ -242,6 +247,38 @@ def declared(values: Any, source: str) -> Declaration:
         raise TaskError(f"{source}: {'; '.join(faults[:10])}", _NEXT) from error
     except (TypeError, ValueError, RecursionError) as error:
         raise TaskError(f"{source} holds values that JSON has not: {error}", _NEXT) from error
+
+
+# Deeper than this no condition or value of a graph lies.
+_DEEPEST = 64
+
+
+def _no_json(value: Any, path: str, depth: int) -> str:
+    """The first place in `value` that JSON has no word for, and why; empty where there is none."""
+    if depth > _DEEPEST:
+        return f"`{path[:200]}…` lies deeper than {_DEEPEST} levels"
+    if isinstance(value, str):
+        return "" if _is_text(value) else f"`{path}` is {value!r:.80}, which is no Unicode text"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"`{path}` is {value}: it has to be a finite number"
+    if value is None or isinstance(value, bool | int | float):
+        return ""
+    if isinstance(value, Mapping):
+        parts: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, list):
+        parts = enumerate(value)
+    else:
+        return f"`{path}` is {value!r:.80}, a {type(value).__name__}: put it into quotes if a text is meant"
+    below = (_no_json(each, f"{path}.{key}".lstrip("."), depth + 1) for key, each in parts)
+    return next(filter(None, below), "")
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _NEXT = "mend the path that is named; docs/reference/graphs.md tells what may stand there"

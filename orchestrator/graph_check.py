@@ -13,6 +13,7 @@ from orchestrator.declaration import (
     Agent,
     Approval,
     Declaration,
+    Input,
     Node,
     NodeBudget,
     RepairLoop,
@@ -89,9 +90,13 @@ def _faults(graph: Declaration, above: str, depth: int) -> Iterator[str]:
     if depth > DEEPEST:
         yield f"`{above}graphs` lie deeper than {DEEPEST}"
         return
+    for name, given in graph.inputs.items():
+        yield from (f"`{above}inputs.{name}{fault}" for fault in _default_faults(given))
     for name, node in graph.nodes.items():
         yield from (f"`{above}nodes.{name}{fault}" for fault in _node_faults(graph, name, node))
-    for each in graph.result:
+    for each in dict.fromkeys(graph.result):
+        if graph.result.count(each) > 1:
+            yield f"`{above}result` names {each!r} twice"
         if each not in graph.nodes:
             yield f"`{above}result` names {each!r}{_meant(each, graph.nodes)}"
     yield from (f"`{above}{fault}" for fault in _shape_faults(graph))
@@ -100,11 +105,25 @@ def _faults(graph: Declaration, above: str, depth: int) -> Iterator[str]:
         yield from _faults(inner, f"{above}graphs.{name}.", depth + 1)
 
 
+def _default_faults(each: Input) -> Iterator[str]:
+    if each.default is None:
+        return
+    try:
+        value = _typed("", each.type, each.default)
+    except TaskError:
+        yield f".default` is {each.default!r:.100}: it has to be a {each.type}"
+        return
+    if each.choices and value not in each.choices:
+        yield f".default` is {value!r:.100}: it may be {', '.join(each.choices)}"
+
+
 def _node_faults(graph: Declaration, name: str, node: Node) -> Iterator[str]:
     for field in ("needs", "of"):
-        for each in getattr(node, field, ()):
+        for each in dict.fromkeys(getattr(node, field, ())):
             if each not in graph.nodes:
                 yield f".{field}` names {each!r}{_meant(each, graph.nodes)}"
+            elif getattr(node, field).count(each) > 1:
+                yield f".{field}` names {each!r} twice"
             elif each == name:
                 yield f".{field}` names the node itself"
     on = getattr(node, "patch_of", None)
@@ -112,6 +131,9 @@ def _node_faults(graph: Declaration, name: str, node: Node) -> Iterator[str]:
         yield f".patch_of` names {on!r}{_meant(on, graph.nodes)}"
     if fault := condition_fault(node.when):
         yield f".when` {fault}"
+    items = getattr(node, "for_each", None)
+    if items is not None and not isinstance(items, list | tuple) and not any(references(items)):
+        yield f".for_each` is {items!r:.100}: it has to be a list, or refer to one"
     if node.plain_steps and getattr(node, "for_each", None) is not None:
         yield ".plain_steps` is set beside `for_each`; the steps of its items would get mixed up"
     yield from _reference_faults(graph, node)
@@ -177,7 +199,15 @@ def _work_faults(graph: Declaration, node: Node) -> Iterator[str]:
     yield from _input_faults(node.inputs, work)
 
 
+# What inputs that name steps or hold texts have to be, where they are no references.
+_TYPES: Mapping[str, type] = {"profile": str, "profiles": list, "fail_on": str, "part": str, "calls": list}
+
+
 def _input_faults(inputs: Mapping[str, Any], work: Work) -> Iterator[str]:
+    for name, value in inputs.items():
+        wanted = _TYPES.get(name)
+        if wanted is not None and value is not None and not isinstance(value, (wanted, str)):
+            yield f".inputs.{name}` is {value!r:.100}: it has to be a {wanted.__name__}, or refer to one"
     for name in inputs:
         if name not in work.takes:
             known = f"it takes {', '.join(work.takes)}" if work.takes else "it takes none"

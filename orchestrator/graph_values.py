@@ -117,7 +117,11 @@ def is_never(condition: Any) -> bool:
     """Whether a condition cannot hold in any run."""
     if isinstance(condition, Mapping):
         ((operator, inner),) = condition.items()
+        if operator == "not":
+            return inner is True
         if operator == "all":
             return any(map(is_never, inner))
+        if operator == "equal":
+            return not any(references(inner)) and inner[0] != inner[1]
         return operator == "any" and all(map(is_never, inner))
     return condition is False or condition == ""

@@ -32,8 +32,8 @@ from actors.tester import Tester
 from orchestrator.events import Kind
 from orchestrator.loop import Outcome, RepairLoop, profile_of
 from orchestrator.ports import Call
-from orchestrator.story import story
 from orchestrator.steps import Allowance, Usage
+from orchestrator.story import story
 from orchestrator.task import Budget, Task
 from orchestrator.tree import Tree
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,39 @@ def test_every_shipped_graph_can_run_and_fits_the_published_schema(name: str) ->
         (graph({"A": LOOP}), "`nodes.A` is no name"),
         (graph({"a": LOOP}, result=[]), "`result` is []"),
         ({"name": "g", "result": ["a"]}, "`nodes` is missing"),
+        (graph({"a": LOOP}, result=["a", "a"]), "`result` names 'a' twice"),
+        (
+            graph({"a": LOOP, "b": {"kind": "select", "of": ["a", "a"], "rule": "all"}}),
+            "`nodes.b.of` names 'a' twice",
+        ),
+        (graph({"a": {**LOOP, "for_each": "abc"}}), "`nodes.a.for_each` is 'abc': it has to be a list"),
+        (graph({"a": {**LOOP, "for_each": 3}}), "`nodes.a.for_each` is 3: it has to be a list"),
+        (graph({"a": {**LOOP, "for_each": [1], "plain_steps": True}}), "`nodes.a.plain_steps` is set beside"),
+        (
+            graph({"a": {**LOOP, "inputs": {"profile": 3}}}),
+            "`nodes.a.inputs.profile` is 3: it has to be a str",
+        ),
+        (graph({"a": {**LOOP, "policy": {"model": "$item"}}}), "refers to `$item` and has no `for_each`"),
+        (graph({"a": {**LOOP, "policy": {"model": "$b.x"}}}), "`$b.x`, and there is no such node"),
+        (graph({"a": {**LOOP, "when": {"equal": [1, 2]}}}), "`nodes.a` is never reached"),
+        (graph({"a": {**LOOP, "when": {"not": True}}}), "`nodes.a` is never reached"),
+        (
+            graph({"a": LOOP}, inputs={"n": {"type": "number", "default": "x"}}),
+            "`inputs.n.default` is 'x': it has to be a number",
+        ),
+        (
+            graph({"a": LOOP}, inputs={"n": {"choices": ["a"], "default": "b"}}),
+            "`inputs.n.default` is 'b': it may be a",
+        ),
+        (graph({"a": LOOP}, budget={"tokens": 10**400}), "`budget.tokens` is 1000"),
+        (graph({"a": {**LOOP, "inputs": {"profile": "\ud800"}}}), "which is no Unicode text"),
+        (
+            graph(
+                {"a": {"kind": "graph", "graph": "b"}, "c": {**LOOP, "when": "$a.chosn"}},
+                graphs={"b": graph({"x": LOOP, "y": {"kind": "select", "of": ["x"], "rule": "all"}})},
+            ),
+            "`$a.chosn`, and a gives status",
+        ),
         (graph({"a": LOOP}, result=["b"]), "`result` names 'b', and there is no such node; there are a"),
         (graph({"a": {**PROFILE, "role": "runer"}}), "`nodes.a.role` is 'runer', and there is no such role"),
         (
@@ -194,8 +228,11 @@ def test_nodes_side_by_side_share_wall_time_but_not_tokens() -> None:
         ("a: [1", "is not YAML"),
         ("- 1", "holds no graph"),
         ("", "holds no graph"),
-        ("name: .nan", "JSON has not"),
-        ("name: g\nnodes: {a: {kind: repair_loop, when: 2020-01-01}}\nresult: [a]", "JSON has not"),
+        ("name: .nan", "`name` is nan: it has to be a finite number"),
+        (
+            "name: g\nnodes: {a: {kind: repair_loop, when: 2020-01-01}}\nresult: [a]",
+            "`nodes.a.when` is datetime.date",
+        ),
         ("a: " + "[" * 3000, "is not YAML"),
     ],
 )
@@ -235,3 +272,32 @@ def test_the_example_of_the_reference_can_run() -> None:
     found = parsed(page.partition("```yaml\n")[2].partition("```")[0], "graphs.md")
 
     assert found.name == "two-ways"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name: 2020-01-01\n", "`name` is datetime.date(2020, 1, 1), a date: put it into quotes"),
+        ("name: g\nbudget: {wall_s: .inf}\n", "`budget.wall_s` is inf: it has to be a finite number"),
+        ("name: !!binary aGk=\n", "`name` is b'hi', a bytes"),
+        ("name: g\nnodes:\n  a: {when: [" + "[" * 70 + "]" * 71 + "}\n", "lies deeper than 64 levels"),
+        ("name: g\nname: h\n", "'name' is given twice at line 2"),
+        ("? [a]\n: 1\n", "unhashable key at line 1"),
+        ("a: " + "[" * 5000, "recursion"),
+    ],
+)
+def test_values_that_no_graph_holds_are_told_with_their_place(text: str, told: str) -> None:
+    with pytest.raises(TaskError) as raised:
+        parsed(text, "g.yaml")
+
+    assert told in raised.value.message
+
+
+def test_many_keys_are_read_in_time_that_grows_with_their_number() -> None:
+    text = "\n".join(f"k{number}: 1" for number in range(3000))
+
+    began = time.process_time()
+    with pytest.raises(TaskError, match="`k0` is not known"):
+        parsed(text, "g.yaml")
+
+    assert time.process_time() - began < 5
