@@ -22,7 +22,7 @@ import sys
 from orchestrator.errors import EngineMissing, MachineError, RaysmithError, ReplicaLost, StoreOwned, TaskError
 from orchestrator.events import Event, Kind, Status
 from orchestrator.verdict import Verdict
-from serve.api import batch, connect, export, repair, replay, run, test, verify
+from serve.api import batch, connect, export, new_app, repair, replay, run, test, verify
 from serve.api_factory import Factory, Run
 from serve.results import Result, Tokens
 
@@ -44,6 +44,7 @@ __all__ = [
     "batch",
     "connect",
     "export",
+    "new_app",
     "repair",
     "replay",
     "run",

@@ -11,8 +11,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from actors.engines.port import Engines
 from actors.packing import Composed, parts_of
 from actors.prompts import render
+from actors.requirements import analysed
 from actors.structured import form_of, parse_data
 from actors.writer import converse
+from orchestrator.building import Requirements, RequirementsRequest
 from orchestrator.errors import AgentError
 from orchestrator.patch import check_path, is_control
 from orchestrator.plan import CI_FILE, Plan, PlannedFile, completed, in_order
@@ -99,6 +101,14 @@ class Planner:
             usage=conversed.usage,
             contexts=conversed.contexts,
         )
+
+    async def requirements(self, request: RequirementsRequest) -> Requirements:
+        """What the request's goal requires, or why no reply said it.
+
+        Raises:
+            MachineError: The request's model cannot be reached here.
+        """
+        return await analysed(self._engines(request.model), request)
 
     async def cancel_all(self) -> None:
         """Close the engines; the replica ends."""

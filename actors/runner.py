@@ -8,27 +8,42 @@ import secrets
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from actors import security
 from actors.boundaries.observe import observe
 from actors.boundaries.propose import proposals
+from actors.dependencies.installer import NotAllowed, Refused
 from actors.dependencies.packages import Packages
 from actors.dependencies.settings import DependencySettings
+from actors.formatting import formatted
 from actors.judge.assemble import Assembled, assemble
 from actors.judge.candidate import run_candidate
 from actors.judge.profile import profile_base
 from actors.judge.strength import measure
 from actors.judge.suite import process_environment, reporter_files
 from actors.languages import javascript
+from actors.layers import layered
+from actors.quality import measured
 from actors.sandbox.bubblewrap import Bubblewrap
 from actors.sandbox.layer import Layer, build_layer, importable_names
 from actors.sandbox.port import Channel, Job, Sandbox
 from actors.sandbox.probe import ProbeReport, choose
 from actors.sandbox.settings import SandboxSettings
+from actors.service.probe import served
 from actors.warm.sandbox import WarmSandbox
+from orchestrator.building import (
+    FormatRequest,
+    Formatted,
+    Layered,
+    LayersRequest,
+    Measured,
+    QualityRequest,
+    Served,
+    ServiceRequest,
+)
 from orchestrator.errors import SandboxError
 from orchestrator.ports import SessionSpec
 from orchestrator.steps import (
@@ -148,6 +163,49 @@ class Runner:
             MachineError: ruff is not installed.
         """
         return await asyncio.to_thread(security.scan, request)
+
+    async def form(self, request: FormatRequest) -> Formatted:
+        """The Python of a tree in one form.
+
+        Raises:
+            MachineError: ruff is not installed.
+        """
+        return await asyncio.to_thread(formatted, request)
+
+    async def quality(self, request: QualityRequest) -> Measured:
+        """How good the code of a tree is.
+
+        Raises:
+            MachineError: ruff or radon is not installed.
+        """
+        return await asyncio.to_thread(measured, request)
+
+    async def layers(self, request: LayersRequest) -> Layered:
+        """Which imports of a tree break the order of its layers."""
+        return await asyncio.to_thread(layered, request)
+
+    async def serve(self, request: ServiceRequest) -> Served:
+        """How the service of a tree answers, with packages that it turns out to lack.
+
+        Raises:
+            MachineError: A package or the sandbox is missing here.
+        """
+        sandbox = await self._ready(request.minimum)
+        layer = await self._layer(request.tree, request.python)
+
+        def started(shown: Layer) -> Coroutine[Any, Any, Served]:
+            return served(sandbox, shown, request)
+
+        healed = self._packages.healed(sandbox, layer, request.tree, started, lock=request.packages)
+        try:
+            found, lock = await self._tracked(healed)
+        except NotAllowed as error:
+            names = ", ".join(line.split()[0] for line in error.packages)
+            raise Refused(
+                f"{error.why} needs {names}, which dependencies.allow does not name",
+                "declare it in requirements.txt, so that a person is asked, or add it there",
+            ) from error
+        return replace(found, packages=lock)
 
     async def findings(self, request: TestRequest) -> Assembled:
         """What of a candidate would be tested, what was dropped, and why a person should look."""

@@ -28,7 +28,7 @@ from actors.packing import (
 from actors.prompts import render
 from orchestrator.context import ContextManifest
 from orchestrator.errors import AgentError, PromptTooLong
-from orchestrator.patch import Changes, check_changes
+from orchestrator.patch import Changes, check_changes, outside
 from orchestrator.plan import CI_FILE
 from orchestrator.steps import Usage, WriteRequest, Written
 from orchestrator.tree import File, Tree
@@ -225,6 +225,8 @@ class Writer:
         allowed = frozenset({CI_FILE} if request.plan is not None else ())
 
         def permit(path: str, file: File | None) -> None:
+            if outside([path], request.allowed):
+                raise AgentError(f"{path!r} is not yours to write", f"write {', '.join(request.allowed)}")
             self.check(request, check_changes(request.tree, {path: file}, allowed=allowed))
 
         def finish(changes: Changes) -> dict[str, File]:

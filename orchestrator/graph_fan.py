@@ -75,7 +75,8 @@ def together(outputs: Sequence[Output]) -> Output:
         merged = {path: file for each in outcomes for path, file in each.changes.items()}
         outcome = replace(outcome, changes=merged)
     data = {"items": [each.fields() for each in outputs]}
-    return replace(output_of(outcome, data, usage), items=tuple(outputs))
+    cpu_s = sum(each.cpu_s for each in outputs)
+    return replace(output_of(outcome, data, usage), items=tuple(outputs), cpu_s=cpu_s)
 
 
 def clashes(outcomes: Sequence[Outcome]) -> list[str]:

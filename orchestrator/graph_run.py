@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator import failpoints
+from orchestrator.checkpoints import resources
 from orchestrator.codec import from_json, to_json
 from orchestrator.declaration import Agent, Approval, Declaration, Node, Policy, RepairLoop, Retry, SubGraph
 from orchestrator.errors import RaysmithError, StoreError, TaskError
@@ -235,7 +236,8 @@ class GraphRun:
             "explanation": (outcome.explanation if outcome else "")[:500],
             "files": sorted(outcome.changes) if outcome else [],
             "tokens": {"prompt": output.usage.prompt, "completion": output.usage.completion},
-            "metrics": output.data.get("metrics", {}),
+            "resources": resources(output.usage, output.cpu_s),
+            "metrics": output.data.get("metrics") or {},
         }
         await self.run.end(path, data, to_json(output))
 
@@ -324,9 +326,9 @@ class GraphRun:
     ) -> Output:
         """The node, or one item of it, on its own view of the run."""
         if isinstance(node, SubGraph):
-            outcome, data = await self._sub_graph(node, scope, run)
-            usage[0] = usage[0] + outcome.usage
-            return output_of(outcome, data, outcome.usage)
+            output = await self._sub_graph(node, scope, run)
+            usage[0] = usage[0] + output.usage
+            return output
         given = Given(
             node=node,
             run=run,
@@ -342,7 +344,8 @@ class GraphRun:
         finally:
             usage[0] = usage[0] + run.usage
         changes = self._base.changes_to(run.tree.with_files(outcome.changes))
-        return output_of(replace(outcome, changes=changes), data, run.usage)
+        outcome = replace(outcome, changes=changes, repairer=outcome.repairer or _author(given.on))
+        return replace(output_of(outcome, data, run.usage), cpu_s=run.cpu_s)
 
     async def _fan_out(self, name: str, node: Node, usage: list[Usage], whole: NodeRun) -> Output:
         """The node once for each item, side by side; it is done when all are."""
@@ -379,9 +382,7 @@ class GraphRun:
             raise worst(several.exceptions) from None
         return together([task.result() for task in tasks])
 
-    async def _sub_graph(
-        self, node: SubGraph, scope: Mapping[str, Any], run: NodeRun
-    ) -> tuple[Outcome, Mapping[str, Any]]:
+    async def _sub_graph(self, node: SubGraph, scope: Mapping[str, Any], run: NodeRun) -> Output:
         graph = self.graph.graphs[node.graph]
         inner = GraphRun(
             graph,
@@ -392,9 +393,10 @@ class GraphRun:
             base=self._base,
         )
         outcome = await inner.execute()
-        told = (inner.outputs[each] for each in graph.result if each in inner.outputs)
-        chosen = next((each for each in told if each.status is not NodeStatus.SKIPPED), None)
-        return outcome, chosen.data if chosen else {}
+        on = self.outputs[node.patch_of] if node.patch_of else None
+        outcome = replace(outcome, repairer=outcome.repairer or _author(on))
+        output = output_of(outcome, next((each.data for each in inner.results()), {}), outcome.usage)
+        return replace(output, cpu_s=sum(each.cpu_s for each in inner.outputs.values()))
 
     async def _gate(self, name: str, node: Approval) -> Output:
         path = self._path(name)
@@ -450,11 +452,15 @@ class GraphRun:
             waits = Outcome(status=Status.PARKED, reason=AWAITING)
             told = replace(best, status=waits.status, reason=waits.reason) if best else waits
             return replace(told, usage=self._usage())
-        for name in self.graph.result:
-            output = self.outputs[name]
-            if output.status is not NodeStatus.SKIPPED and output.outcome is not None:
-                return replace(output.outcome, usage=self._usage())
+        for output in self.results():
+            assert output.outcome is not None
+            return replace(output.outcome, usage=self._usage())
         return Outcome(status=Status.SUCCEEDED, reason="nothing_to_do", usage=self._usage())
+
+    def results(self) -> list[Output]:
+        """What the nodes gave that may be the result, the first that counts first."""
+        found = [self.outputs[name] for name in self.graph.result if name in self.outputs]
+        return [each for each in found if each.status is not NodeStatus.SKIPPED and each.outcome is not None]
 
     def _latest(self) -> list[Output]:
         """What gates that wait were asked about, and then the other outputs, the last first."""
@@ -476,6 +482,11 @@ def _resolved_policy(node: Node, scope: Mapping[str, Any]) -> Policy:
     if not isinstance(found, str | None):
         raise TaskError(f"`policy.model` is {model}, which stands for {found!r:.100}", "refer to a text")
     return node.policy.model_copy(update={"model": found})
+
+
+def _author(on: Output | None) -> str | None:
+    """Whose work it stays when a node works on a patch and tells of no author of its own."""
+    return on.outcome.repairer if on is not None and on.outcome is not None else None
 
 
 def pause_s(retry: Retry, number: int, who: str) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from orchestrator import loop
+from orchestrator import graph_building, loop
 from orchestrator.declaration import Agent, Declaration, Node, RepairLoop
 from orchestrator.errors import TaskError
 from orchestrator.events import Status
@@ -73,27 +73,34 @@ async def _review(given: Given) -> Done:
 
 
 async def _repair(given: Given) -> Done:
+    """Repairs the run's folder, starting from a patch; with `checked` that patch, tests and all."""
     assert isinstance(given.node, RepairLoop)
-    found = await profiled(given, given.node.language)
+    checked = given.inputs.get("checked")
+    named = checked or given.inputs.get("profile")
+    found = await profiled(replace(given, inputs={"profile": named}), given.node.language)
     run, most = given.run, given.node.max_attempts
     if most is not None:
         budget = replace(run.task.budget, attempts=min(most, run.task.budget.attempts))
         run.task = replace(run.task, budget=budget)
+    base = run.tree if checked else given.base
     repairing = loop.RepairLoop(
         run,
-        base=given.base,
+        base=base,
         profile=found.profile,
         shown=found.run,
         until=given.node.until,
         brief=given.node.policy.context == "brief",
     )
-    if patch := given.base.changes_to(run.tree):
-        shown = await loop.run_once(run, given.base, run.tree, found.profile, attempt=0, step="start", seed=0)
+    if patch := base.changes_to(run.tree):
+        shown = await loop.run_once(run, base, run.tree, found.profile, attempt=0, step="start", seed=0)
         outcome = await repairing.go_on_from(patch, shown)
     else:
         outcome = await repairing.execute()
-    whole = run.tree.changes_to(given.base.with_files(outcome.changes))
-    return replace(outcome, changes=whole), {"failing": list(repairing.failing)}
+    whole = run.tree.changes_to(base.with_files(outcome.changes))
+    return replace(outcome, changes=whole), {
+        "failing": list(repairing.failing),
+        "profile": named or run.place.step("profile"),
+    }
 
 
 async def _certify(given: Given) -> Done:
@@ -179,6 +186,16 @@ _WORKS: Mapping[tuple[str, str], Work] = {
     ("run", "scan"): _scan,
     ("run", "admit"): admit,
     ("test", "write"): write,
+    ("run", "check"): graph_building.check,
+    ("run", "accept"): graph_building.accept,
+    ("run", "quality"): graph_building.quality,
+    ("run", "form"): graph_building.form,
+    ("run", "layers"): graph_building.layers,
+    ("run", "serve"): graph_building.serve,
+    ("plan", "structure"): graph_building.structure,
+    ("plan", "requirements"): graph_building.requirements,
+    ("code", "write"): graph_building.write,
+    ("test", "goal"): graph_building.write,
     ("release", "release"): _release,
     ("code", "story"): _story,
     ("review", "review"): _review,

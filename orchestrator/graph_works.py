@@ -42,12 +42,34 @@ WORKS: Mapping[str, Mapping[str, Work]] = {
         ),
         "admit": Work(takes=("profile", "tests", "calls"), gives=("added", "strength"), needs_patch=True),
         "scan": Work(takes=("fail_on",), gives=("findings", "dependencies"), needs_patch=True),
+        "check": Work(gives=("profile", "failing", "packages")),
+        "accept": Work(takes=("profile",)),
+        "quality": Work(
+            takes=("minimum", "fail_on"),
+            gives=("score", "quality", "security", "maintainability", "findings"),
+        ),
+        "form": Work(takes=("line_length",), gives=("changed",)),
+        "layers": Work(takes=("order",), required=("order",), gives=("findings",)),
+        "serve": Work(
+            takes=("profile", "app", "command", "health", "openapi", "timeout_s", "required"),
+            gives=("service",),
+        ),
     },
     "release": {"release": Work(takes=("part", "pr_number"), gives=("version",), needs_patch=True)},
-    "code": {"story": Work()},
-    "test": {"write": Work(takes=("profile",), gives=("tests", "calls"))},
+    "plan": {
+        "structure": Work(takes=("requirements",), gives=("plan", "project", "paths", "dependencies")),
+        "requirements": Work(gives=("requirements", "service")),
+    },
+    "code": {
+        "story": Work(),
+        "write": Work(takes=("plan", "part", "ask", "requirements"), gives=("missing",)),
+    },
+    "test": {
+        "write": Work(takes=("profile",), gives=("tests", "calls")),
+        "goal": Work(takes=("plan", "ask", "requirements"), gives=("missing",)),
+    },
     "review": {"review": Work(needs_patch=True)},
 }
 
-REPAIR_LOOP = Work(takes=("profile",), gives=("failing",))
+REPAIR_LOOP = Work(takes=("profile", "checked"), gives=("failing", "profile"))
 SELECT = Work(takes=("profile", "profiles"), gives=("chosen", "failing"))

@@ -35,6 +35,7 @@ class Output:
         data: Fields of its own that others refer to, JSON values.
         usage: What its engine calls cost, as far as its agents told.
         items: Of a fan-out, what it gave for each item.
+        cpu_s: CPU seconds of its sandboxes and searches.
     """
 
     status: NodeStatus
@@ -42,6 +43,7 @@ class Output:
     data: Mapping[str, Any] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
     items: tuple[Output, ...] = ()
+    cpu_s: float = 0.0
 
     @property
     def green(self) -> bool:

@@ -6,13 +6,22 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
+from orchestrator.building import ServiceRequest
 from orchestrator.declaration import NodeBudget, Policy
 from orchestrator.events import Kind
+from orchestrator.patch import outside
 from orchestrator.ports import Call, Run
-from orchestrator.steps import Allowance, Improvement, ProfileRequest, Repaired, TestRequest, Usage
+from orchestrator.steps import (
+    Allowance,
+    Improvement,
+    ProfileRequest,
+    Repaired,
+    TestRequest,
+    Usage,
+    WriteRequest,
+)
 from orchestrator.task import Budget, Task
 from orchestrator.tree import Tree
 
@@ -63,6 +72,7 @@ class NodeRun:
         self.place = place
         self.policy = policy
         self.usage = Usage()
+        self.cpu_s = 0.0
         self._run = run
         self._share = share or Allowance()
         self._before = before or Usage()
@@ -74,7 +84,9 @@ class NodeRun:
         asked = replace(call, step=step, request=self._request(call.request))
         asked = replace(asked, allowance=self.left().within(call.allowance))
         result = await self._run.call(asked)
-        self.usage = self.usage + getattr(result, "usage", Usage())
+        if not call.step.startswith(ABSOLUTE):
+            self.usage = self.usage + getattr(result, "usage", Usage())
+            self.cpu_s += _cpu_s(result)
         if isinstance(result, Repaired):
             result = self._within(result)  # type: ignore[assignment]
         return result
@@ -148,8 +160,10 @@ class NodeRun:
 
     def _request(self, request: object) -> object:
         minimum = self.policy.sandbox_minimum
-        if minimum is not None and isinstance(request, ProfileRequest | TestRequest):
+        if minimum is not None and isinstance(request, ProfileRequest | TestRequest | ServiceRequest):
             return replace(request, minimum=minimum)
+        if isinstance(request, WriteRequest):
+            return replace(request, allowed=self.policy.allowed_paths)
         return request
 
     def _used(self) -> Usage:
@@ -170,11 +184,9 @@ class NodeRun:
         return not outside(improvement.changes, self.policy.allowed_paths)
 
 
-def outside(changes: Mapping[str, Any], allowed: Sequence[str]) -> list[str]:
-    """The changed paths that no glob of `allowed` matches; none where it is empty."""
-    if not allowed:
-        return []
-    return [path for path in sorted(changes) if not any(fnmatchcase(path, glob) for glob in allowed)]
+def _cpu_s(result: object) -> float:
+    """CPU seconds that a step's result tells of: a repair's, a service's, a test run's."""
+    return float(getattr(getattr(result, "run", result), "cpu_s", 0.0))
 
 
 def _task(task: Task, policy: Policy) -> Task:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
@@ -73,6 +73,13 @@ def _path_fault(path: str) -> str | None:
 
 def _is_plain(part: str) -> bool:
     return not (part in ("", ".", "..") or part[-1] in ". " or part[0] == " " or _RESERVED.fullmatch(part))
+
+
+def outside(changes: Iterable[str], allowed: Sequence[str]) -> list[str]:
+    """The changed paths that no glob of `allowed` matches; none where it is empty."""
+    if not allowed:
+        return []
+    return [path for path in sorted(changes) if not any(fnmatchcase(path, glob) for glob in allowed)]
 
 
 def is_control(path: str) -> bool:

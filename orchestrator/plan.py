@@ -21,6 +21,19 @@ STANDARD = {
 _SOURCE = re.compile(r"(?<![\w./-])[\w./-]*\w\.(?:py|pyi|js|ts|go|rs|java|c|cpp|sh|rb)\b")
 
 
+# What a program is made of; everything else of a plan stands beside it.
+_CODE = frozenset((".py", ".pyi", ".js", ".mjs", ".cjs", ".ts", ".html", ".css", ".sql", ".go", ".rs", ".sh"))
+
+
+class Part(StrEnum):
+    """Which of a plan's files are meant."""
+
+    SOURCES = "sources"
+    EXTRAS = "extras"
+    TESTS = "tests"
+    ALL = "all"
+
+
 class PlanWhen(StrEnum):
     """Which goals are planned before they are written."""
 
@@ -68,6 +81,16 @@ class Plan:
     def tests(self) -> tuple[PlannedFile, ...]:
         """What the test agent writes."""
         return tuple(file for file in self.files if file.is_test)
+
+
+def part_of(plan: Plan, part: Part) -> tuple[PlannedFile, ...]:
+    """The plan's files of one part: `all` are those that no test agent writes."""
+    if part is Part.TESTS:
+        return plan.tests
+    if part is Part.ALL:
+        return plan.sources
+    is_code = part is Part.SOURCES
+    return tuple(file for file in plan.sources if (PurePosixPath(file.path).suffix in _CODE) is is_code)
 
 
 def is_test_path(path: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from orchestrator.checkpoints import checkpoints, quality
 from orchestrator.codec import from_json, to_json
 from orchestrator.errors import (
     AgentError,
@@ -142,7 +143,15 @@ def result(state: RunState, load: Callable[[str], bytes], *, out: str | None = N
         "gpu_s": report.get("gpu_s", 0.0),
         "cost_usd": report.get("cost_usd", 0.0),
         "review": report.get("review", []),
+        **_built(state, load),
     }
+
+
+def _built(state: RunState, load: Callable[[str], bytes]) -> dict[str, Any]:
+    """What the nodes of its graph came to, where they leave checkpoints."""
+    if not state.nodes:
+        return {}
+    return {"checkpoints": checkpoints(state), "quality": quality(state, load)}
 
 
 def diff_text(base: Tree, changes: Changes) -> bytes:

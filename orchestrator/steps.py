@@ -445,6 +445,7 @@ class WriteRequest:
     """Role code or test: write files for `goal`, given what is in `tree`.
 
     `wanted` are files of `plan` to be written, in this order; without them the agent chooses.
+    `allowed` are globs that what it writes stays within; none allows every path.
     """
 
     goal: str
@@ -453,6 +454,7 @@ class WriteRequest:
     name: str = ""
     plan: Plan | None = None
     wanted: tuple[PlannedFile, ...] = ()
+    allowed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

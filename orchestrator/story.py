@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from orchestrator.errors import EngineMissing
 from orchestrator.events import Kind, Status
 from orchestrator.loop import Outcome, RepairLoop, profile_of, verdict_to_json
 from orchestrator.plan import Plan, is_worth_planning
 from orchestrator.ports import Call, Run
 from orchestrator.steps import Planned, PlanRequest, Role, StrengthRequest, WriteRequest, Written
+from orchestrator.task import model_of
 from orchestrator.tree import File, Tree
 from orchestrator.verdict import Strength, TestProfile, weighed
 
@@ -38,10 +38,10 @@ async def story(run: Run) -> Outcome:
         outcome = await loop.execute()
     else:
         outcome = await loop.accept_base(repairer=code.engine)
-    return await _weighed(run, outcome, profiled.profile, tuple(code.files))
+    return await with_strength(run, outcome, profiled.profile, tuple(code.files))
 
 
-async def _weighed(run: Run, outcome: Outcome, profile: TestProfile, code: tuple[str, ...]) -> Outcome:
+async def with_strength(run: Run, outcome: Outcome, profile: TestProfile, code: tuple[str, ...]) -> Outcome:
     """A certified outcome with the strength of the tests that were written for it, where the task asks."""
     verdict, minimum = outcome.verdict, run.task.judge_strength
     if not minimum or verdict is None or not verdict.certified:
@@ -66,7 +66,7 @@ async def _plan(run: Run) -> Planned:
     starts_empty = not run.tree.files
     if not is_worth_planning(task.goal or "", task.agents.plan, starts_empty=starts_empty):
         return Planned(plan=None)
-    request = PlanRequest(goal=task.goal or "", model=_model(run), name=task.id)
+    request = PlanRequest(goal=task.goal or "", model=model_of(run.task), name=task.id)
     return await run.call(
         Call(step=Role.PLAN, role=Role.PLAN, method="plan", request=request, returns=Planned)
     )
@@ -76,17 +76,9 @@ async def _write(run: Run, role: Role, tree: Tree, plan: Plan | None) -> Written
     task = run.task
     wanted = () if plan is None else plan.tests if role is Role.TEST else plan.sources
     request = WriteRequest(
-        goal=task.goal or "", tree=tree, model=_model(run), name=task.id, plan=plan, wanted=wanted
+        goal=task.goal or "", tree=tree, model=model_of(run.task), name=task.id, plan=plan, wanted=wanted
     )
     return await run.call(Call(step=role, role=role, method="write", request=request, returns=Written))
-
-
-def _model(run: Run) -> str:
-    if not run.task.model:
-        raise EngineMissing(
-            "a goal in words needs a model and none is configured", "give --model or RAYSMITH_MODEL"
-        )
-    return run.task.model
 
 
 def _told(written: Mapping[str, File], planned: Planned, missing: tuple[str, ...]) -> str:

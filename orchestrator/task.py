@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.errors import TaskError
+from orchestrator.errors import EngineMissing, TaskError
 from orchestrator.plan import PlanWhen
 from orchestrator.steps import Allowance, Usage
 from orchestrator.verdict import JudgeKind
@@ -94,6 +94,19 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 def new_run_id() -> str:
     """A run's id: sortable by nothing, short enough to type."""
     return f"r-{secrets.token_hex(5)}"
+
+
+def model_of(task: Task) -> str:
+    """The model that writes for `task`.
+
+    Raises:
+        EngineMissing: There is none.
+    """
+    if not task.model:
+        raise EngineMissing(
+            "a goal in words needs a model and none is configured", "give --model or RAYSMITH_MODEL"
+        )
+    return task.model
 
 
 def check_id(name: str) -> str:

@@ -18,7 +18,7 @@ from orchestrator.events import Status
 from orchestrator.graph_run import Given
 from orchestrator.graph_select import profiled
 from orchestrator.loop import Outcome
-from orchestrator.node_run import outside
+from orchestrator.patch import outside
 from orchestrator.ports import Call
 from orchestrator.steps import (
     Observed,

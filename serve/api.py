@@ -78,9 +78,26 @@ def verify(base: Folder, candidate: Folder, **options: Unpack[Once]) -> Result:
     return _once(options, lambda factory, own: factory.verify(base, candidate, **own))
 
 
-def run(goal: str, *, path: Folder | None = None, graph: str = "story", **options: Unpack[Once]) -> Result:
+def run(
+    goal: str,
+    *,
+    path: Folder | None = None,
+    graph: str = "story",
+    inputs: Mapping[str, str] | None = None,
+    **options: Unpack[Once],
+) -> Result:
     """Take a goal in words through code, test, run and repair; see `Factory.run`."""
-    return _once(options, lambda factory, own: factory.run(goal, path=path, graph=graph, **own))
+    return _once(
+        options, lambda factory, own: factory.run(goal, path=path, graph=graph, inputs=inputs, **own)
+    )
+
+
+def new_app(goal: str, *, inputs: Mapping[str, str] | None = None, **options: Unpack[Once]) -> Result:
+    """Build an application for a goal in words: `run` with the graph `new-app`.
+
+    Its result has `success`, `files`, `checkpoints` (one per stage) and `quality`; raises as `run`.
+    """
+    return run(goal, graph="new-app", inputs=inputs, **options)
 
 
 def batch(

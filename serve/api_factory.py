@@ -196,9 +196,11 @@ class Factory:
             EngineMissing: There is no model, or no engine that serves it.
         """
         from cluster.graphs import shipped
+        from orchestrator.graph_check import inputs_of
         from serve.tasks import need_goal_and_model, take
 
         chosen = shipped(graph)
+        inputs_of(chosen, inputs or {})
         config = _configured(self._config, options)
         if chosen.needs("goal"):
             need_goal_and_model(goal, config.model)

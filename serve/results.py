@@ -38,6 +38,8 @@ class Result:
         candidates: Patches that were tried.
         wall_s: Seconds that the run was worked on.
         review: What a reviewer says of the patch; it decided nothing.
+        checkpoints: What every node of the graph came to, where it leaves checkpoints; docs/howto/new-app.md.
+        quality: Scores of the code, 0 to 100 each, and what was found; None where nothing was measured.
         out: Folder where the result was written, if anywhere.
         id: The task's name in its batch.
         error: What ended the run, where something other than its tests did.
@@ -59,6 +61,8 @@ class Result:
     cost_usd: float = 0.0
     wall_s: float = 0.0
     review: tuple[Finding, ...] = ()
+    checkpoints: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    quality: Mapping[str, Any] | None = field(default=None, repr=False)
     out: str | None = None
     id: str | None = None
     error: RaysmithError | None = None
@@ -68,6 +72,11 @@ class Result:
     def succeeded(self) -> bool:
         """Whether the run ended as it was asked to."""
         return self.status is Status.SUCCEEDED
+
+    @property
+    def success(self) -> bool:
+        """The same as `succeeded`."""
+        return self.succeeded
 
 
 _SAME = (
@@ -91,6 +100,8 @@ def result_from(
         verdict=_verdict(told.get("verdict")),
         files=tuple(told.get("files", ())),
         review=tuple(_finding(each) for each in told.get("review", ())),
+        checkpoints=tuple(told.get("checkpoints", ())),
+        quality=told.get("quality"),
         tokens=Tokens(**{each.name: tokens[each.name] for each in fields(Tokens) if each.name in tokens}),
         changes=changes or {},
         error=error or error_from(told.get("error")),

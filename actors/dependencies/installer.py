@@ -37,11 +37,12 @@ class Refused(MachineError):
 
 
 class NotAllowed(Exception):
-    """Wheels that nobody has allowed, of which a person may be asked."""
+    """Wheels that nobody has allowed, of which a person may be asked; `why` says who needs them."""
 
-    def __init__(self, packages: Lock) -> None:
-        super().__init__(packages)
+    def __init__(self, packages: Lock, why: str) -> None:
+        super().__init__(packages, why)
         self.packages = packages
+        self.why = why
 
 
 class Installer:
@@ -100,7 +101,7 @@ class Installer:
         lines = await asyncio.to_thread(lambda: {_line(wheel): wheel for wheel in sorted(taken, key=_line)})
         unknown = [line for line, wheel in lines.items() if wheel.name not in self.settings.names]
         if any(line not in allowed for line in unknown):
-            raise NotAllowed(tuple(unknown))
+            raise NotAllowed(tuple(unknown), why)
         return tuple(lines)
 
     async def layer(self, sandbox: Sandbox, layer: Layer, lock: Lock) -> Layer:

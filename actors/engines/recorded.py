@@ -14,15 +14,16 @@ RECORDINGS = Path(__file__).parent.parent / "recordings"
 
 
 class RecordedEngine:
-    """Replies from JSON lines `{"role", "turn", "reply"}`; it keeps no state between calls.
+    """Replies from JSON lines `{"role", "turn", "reply", "when"}`; it keeps no state between calls.
 
     The turn is the number of assistant messages before it, so the same conversation always
-    gets the same reply, on any replica.
+    gets the same reply, on any replica. Of several lines for one turn the first counts whose `when`, a text,
+    stands in the conversation's first message; a line without one always does.
     """
 
     kind = "recorded"
 
-    def __init__(self, name: str, replies: dict[tuple[str, int], str]) -> None:
+    def __init__(self, name: str, replies: dict[tuple[str, int], list[tuple[str, str]]]) -> None:
         self.name = name
         self._replies = replies
 
@@ -45,11 +46,12 @@ class RecordedEngine:
         Raises:
             TaskError: A line of it is not a reply.
         """
-        replies = {}
+        replies: dict[tuple[str, int], list[tuple[str, str]]] = {}
         for number, line in enumerate(text.splitlines(), 1):
             try:
                 entry = json.loads(line)
-                replies[str(entry["role"]), int(entry.get("turn", 0))] = str(entry["reply"])
+                place = str(entry["role"]), int(entry.get("turn", 0))
+                replies.setdefault(place, []).append((str(entry.get("when", "")), str(entry["reply"])))
             except (ValueError, KeyError, TypeError) as error:
                 raise TaskError(
                     f"line {number} of recording {name!r} is no reply: {error}",
@@ -62,9 +64,11 @@ class RecordedEngine:
     ) -> Reply:
         """The recorded reply to this turn of `role`, however it is to be drawn."""
         turn = sum(message.role == "assistant" for message in messages)
-        if (role, turn) not in self._replies:
-            raise NoReply(f"{self.name} holds no reply of role {role} for turn {turn}", "record one")
-        return Reply(text=self._replies[role, turn], usage=Usage(requests=1))
+        asked = messages[0].content if messages else ""
+        for when, reply in self._replies.get((role, turn), ()):
+            if when in asked:
+                return Reply(text=reply, usage=Usage(requests=1))
+        raise NoReply(f"{self.name} holds no reply of role {role} for turn {turn}", "record one")
 
     async def measure(self, _messages: Sequence[Message]) -> Measure:
         """No tokens: what is recorded always fits."""

@@ -44,7 +44,7 @@ class ShellCoder:
             AgentError: Nothing was changed within the limits, or the goal alone does not fit.
             MachineError: The request's model or the sandbox cannot be used.
         """
-        if request.wanted or not 0 < self._settings.code_files <= len(request.tree.files):
+        if request.wanted or request.allowed or not 0 < self._settings.code_files <= len(request.tree.files):
             return await self._in_one_prompt.write(request)
         engine = self._engines(request.model)
         workspace = Workspace(runners, request.tree, self._settings, python=None)
