@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from actors import security
 from actors.formatting import QUIET
 from actors.python_tools import python_of, run_tool
+from actors.scan import scan as security
 from orchestrator.building import Measured, QualityRequest
 from orchestrator.plan import is_test_path
 from orchestrator.steps import Finding, ScanRequest, Severity

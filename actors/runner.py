@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from actors import security
 from actors.boundaries.observe import observe
 from actors.boundaries.propose import proposals
 from actors.dependencies.installer import NotAllowed, Refused
@@ -32,6 +31,7 @@ from actors.sandbox.layer import Layer, build_layer, importable_names
 from actors.sandbox.port import Channel, Job, Sandbox
 from actors.sandbox.probe import ProbeReport, choose
 from actors.sandbox.settings import SandboxSettings
+from actors.scan.scan import scan
 from actors.service.probe import served
 from actors.warm.sandbox import WarmSandbox
 from orchestrator.building import (
@@ -82,6 +82,7 @@ class Runner:
     ) -> None:
         self.settings = settings or SandboxSettings()
         self._packages = Packages(dependencies or DependencySettings())
+        self._advisories = (dependencies or DependencySettings()).advisories
         self._sandbox: Sandbox | None = None
         self._sessions: dict[str, _Session] = {}
         self._running: set[asyncio.Task[Any]] = set()
@@ -160,9 +161,9 @@ class Runner:
         """What a candidate should not bring.
 
         Raises:
-            MachineError: ruff is not installed.
+            MachineError: ruff is not installed, or the advisories cannot be read.
         """
-        return await asyncio.to_thread(security.scan, request)
+        return await asyncio.to_thread(scan, request, self._advisories)
 
     async def form(self, request: FormatRequest) -> Formatted:
         """The Python of a tree in one form.

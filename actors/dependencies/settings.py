@@ -33,6 +33,9 @@ class DependencySettings:
     folder: str = ""
     """Where installed packages are kept for later runs; empty for the user's cache folder."""
 
+    advisories: str = ""
+    """File or folder of OSV advisories that new requirements of a patch are held against; empty for none."""
+
     timeout_s: float = 300.0
     """Wall seconds of one installation."""
 

@@ -1,0 +1,1 @@
+"""What a patch should not bring: insecure code, secrets, dependencies from elsewhere or with known faults."""
