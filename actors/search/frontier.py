@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from actors.search.board import Board
 from actors.search.pairs import Pairs
-from actors.search.ranking import Ranking
 from actors.search.source import Source
+from actors.search.turns import Turns
 from orchestrator.tree import Tree
 
 #: What a slice without success costs, in failing tests: then another state is looked at.
@@ -30,8 +30,8 @@ class Look:
     board: Board
     sources: Mapping[str, Source]
     calls: Mapping[str, Sequence[Sequence[str]]]
-    singles: Ranking
-    partners: Ranking
+    singles: Turns
+    partners: Turns
     pairs: Pairs | None = None
 
 
@@ -41,13 +41,15 @@ class State:
 
     Attributes:
         slices: How often it had its turn without success.
-        penalty: Failing tests that its doubtful origin counts for.
+        plausibility: That of the edits accepted so far, in (0, 1].
+        penalty: Failing tests that its doubtful origin counts for; below zero where tests got further.
         offered: Finds that its children came from.
     """
 
     tree: Tree
     failing: tuple[str, ...]
     explanations: tuple[str, ...] = ()
+    plausibility: float = 1.0
     penalty: float = 0.0
     slices: int = 0
     look: Look | None = None

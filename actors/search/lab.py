@@ -46,6 +46,12 @@ class Lab:
         session = self._session.cpu_s if self._session is not None else 0.0
         return self._spent_s + session + time.thread_time() - self._own_s
 
+    @property
+    def slice(self) -> int:
+        """Candidates tried on one tree per cluster, so that a small budget sees more than one tree."""
+        some = int(self._request.cpu_s * self._settings.slice_per_cpu_s)
+        return max(self._settings.slice // 3, min(self._settings.slice, some))
+
     def left_s(self) -> float:
         """CPU seconds that are left.
 
@@ -91,11 +97,20 @@ class Lab:
         )
 
     async def evaluate(
-        self, goal: Goal, candidates: Sequence[Candidate], factor: float
+        self, goal: Goal, candidates: Sequence[Candidate], factor: float, *, confirm: bool = False
     ) -> list[dict[str, Any]]:
-        """The worker's results for `candidates`, each with `factor` times the usual time."""
+        """The worker's results for `candidates`, each with `factor` times the usual time.
+
+        Args:
+            confirm: Run all tests under each candidate, tried before or not, even where it repairs none.
+        """
         forms = [
-            {"edits": wire_form(one.edits), "failing": list(one.failing) or None, "again": factor > 1}
+            {
+                "edits": wire_form(one.edits),
+                "failing": list(one.failing) or None,
+                "again": confirm or factor > 1,
+                "confirm": confirm,
+            }
             for one in candidates
         ]
         limits = {

@@ -6,12 +6,15 @@ import ast
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from actors.search.source import Function, Source
 
 Lines = dict[str, dict[int, float]]
+#: `where 3 = <…>.count`, `where 3 = total(…)` in pytest's explanation of an assertion.
+_SHOWN = re.compile(r"where .* = (?:.*\.)?(\w+)(?:\(.*\))?$", flags=re.MULTILINE)
+_ASSERTED = 1.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,25 +38,37 @@ class Traces:
     collection: tuple[str, ...] = ()
 
 
+def of_tests(traces: Traces, wanted: Iterable[str], failing: Iterable[str]) -> Traces:
+    """What was traced of the `wanted` failing tests and of the passing ones."""
+    hidden = frozenset(failing) - frozenset(wanted)
+    return replace(
+        traces,
+        lines={test: lines for test, lines in traces.lines.items() if test not in hidden},
+        failures={test: failure for test, failure in traces.failures.items() if test not in hidden},
+    )
+
+
 def suspicion(sources: Mapping[str, Source], traces: Traces, failing: Iterable[str]) -> Lines:
     """A score in [0, 1] per line of each file; lines without one are not suspected.
 
-    Source: Ochiai's coefficient as in Abreu et al., 2007; lines of a traceback count more.
+    The mean of Ochiai's coefficient (Abreu et al., 2007) and of D* (Wong et al., 2014) brought into [0, 1];
+    lines of a traceback count more, and so does what gives the values that a failing assertion names.
     """
     failing = frozenset(failing)
-    scores = ochiai(traces.lines, failing)
+    scores = spectrum(traces.lines, failing)
     if not scores and not traces.collection:
         scores = {
             path: dict.fromkeys(range(1, len(source.starts) + 1), 0.3) for path, source in sources.items()
         }
     _add_tracebacks(scores, traces.failures)
+    _add_asserted(scores, sources, traces.failures)
     _add_collection_errors(scores, sources, traces.collection)
     _add_definitions(scores, sources)
     return scores
 
 
-def ochiai(lines: Mapping[str, Mapping[str, Sequence[int]]], failing: frozenset[str]) -> Lines:
-    """Ochiai's coefficient per line: failed(line) / sqrt(all failed * (failed + passed)(line))."""
+def spectrum(lines: Mapping[str, Mapping[str, Sequence[int]]], failing: frozenset[str]) -> Lines:
+    """Suspicion per line from how many failing and passing tests run it."""
     failed: dict[tuple[str, int], int] = {}
     passed: dict[tuple[str, int], int] = {}
     for test, files in lines.items():
@@ -64,9 +79,20 @@ def ochiai(lines: Mapping[str, Mapping[str, Sequence[int]]], failing: frozenset[
     total = sum(1 for test in lines if test in failing)
     scores: Lines = {}
     for (path, line), count in failed.items():
-        score = count / math.sqrt(total * (count + passed.get((path, line), 0)))
+        others = passed.get((path, line), 0)
+        score = (ochiai(count, others, total) + d_star(count, others, total)) / 2
         scores.setdefault(path, {})[line] = score
     return scores
+
+
+def ochiai(failed: int, passed: int, total: int) -> float:
+    """Ochiai's coefficient of a line that `failed` of `total` failing tests run, and `passed` others."""
+    return failed / math.sqrt(total * (failed + passed))
+
+
+def d_star(failed: int, passed: int, total: int) -> float:
+    """D* with exponent 2, failed² / (passed + failing tests that do not run the line), as x / (1 + x)."""
+    return failed**2 / (failed**2 + passed + total - failed)
 
 
 def covering(
@@ -88,6 +114,30 @@ def _add_tracebacks(scores: Lines, failures: Mapping[str, Mapping[str, Any]]) ->
             old = scores.setdefault(path, {}).get(line, 0.3)
             factor = 1.6 if depth == 0 else 1.25
             scores[path][line] = min(1.0, old * factor)
+
+
+def _add_asserted(
+    scores: Lines, sources: Mapping[str, Source], failures: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Lines that write an attribute, or return from a function, whose value a failing assertion shows."""
+    shown: set[str] = set()
+    for failure in failures.values():
+        shown |= set(_SHOWN.findall(str(failure.get("message", ""))))
+    for path, lines in scores.items():
+        source = sources.get(path)
+        for node in source.statements if source and shown else ():
+            if node.lineno in lines and source is not None and _gives(source, node) & shown:
+                lines[node.lineno] = min(1.0, lines[node.lineno] * _ASSERTED)
+
+
+def _gives(source: Source, node: ast.stmt) -> set[str]:
+    """Attributes that a statement writes to, and the function that it returns from."""
+    if isinstance(node, ast.Return):
+        function = source.function_of(node)
+        return {function.name} if function is not None else set()
+    if not isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Expr | ast.Delete):
+        return set()
+    return {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)}
 
 
 def _add_collection_errors(scores: Lines, sources: Mapping[str, Source], texts: Sequence[str]) -> None:

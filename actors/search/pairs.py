@@ -6,7 +6,8 @@ import heapq
 from collections.abc import Sequence
 
 from actors.search.edits import Candidate
-from actors.search.ranking import Ranking, composed
+from actors.search.ranking import composed
+from actors.search.turns import Turns
 
 Ranked = tuple[float, Candidate]
 #: A pair is this much less plausible than the ranks of its parts say.
@@ -16,7 +17,7 @@ _BOTH = 0.3
 class Pairs:
     """Every seed with every partner, by the product of their ranks; lazily."""
 
-    def __init__(self, seeds: Sequence[Ranked], partners: Ranking, most: int) -> None:
+    def __init__(self, seeds: Sequence[Ranked], partners: Turns, most: int) -> None:
         self._seeds = list(seeds)
         self._source = partners
         self._partners: list[Ranked] = []
@@ -26,7 +27,7 @@ class Pairs:
         for number in range(len(self._seeds)):
             self._push(number, 0)
 
-    def pop(self) -> Ranked | None:
+    def pop(self, _repaired: frozenset[str] = frozenset()) -> Ranked | None:
         """The best pair left that does not touch the same characters twice."""
         if self._again:
             return self._again.pop()

@@ -12,8 +12,12 @@ from actors.search.edits import Candidate, Edit
 from actors.search.locate import Lines
 from actors.search.mutate import FAMILIES, changes
 from actors.search.mutators.site import Change, Evidence
+from actors.search.mutators.together import together
 from actors.search.settings import SearchSettings
 from actors.search.source import Source
+
+#: Proposals per statement and family of operators.
+Known = dict[tuple[ast.stmt, int], list[tuple[ast.AST, Change, float]]]
 
 
 class _Proposal(NamedTuple):
@@ -43,14 +47,17 @@ class _Family:
 class Ranking:
     """Candidates by suspicion, operator and rank. Every candidate leaves it at most once, unless put back."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what is known of a tree
         self,
         sources: Mapping[str, Source],
         scores: Lines,
         evidence: Evidence,
         settings: SearchSettings,
         covering: Mapping[tuple[str, int], Sequence[str]],
+        known: Known | None = None,
     ) -> None:
+        """Rank nothing yet; rankings of one tree may share what operators propose, `known`."""
+        self._known: Known = {} if known is None else known
         self._sources = sources
         self._evidence = evidence
         self._settings = settings
@@ -102,8 +109,15 @@ class Ranking:
     def _expand(self, family: _Family) -> None:
         _, operators = FAMILIES[family.number]
         source, statement = family.source, family.statement
-        proposals = changes(source, statement, self._evidence, self._settings.depth_decay, operators)
-        for node, change, weight in proposals:
+        key = statement, family.number
+        if key not in self._known:
+            decay = self._settings.depth_decay
+            proposals = list(changes(source, statement, self._evidence, decay, operators))
+            if not family.number:
+                like = together(source, statement, self._evidence)
+                proposals += [(statement, change, change.weight) for change in like]
+            self._known[key] = proposals
+        for node, change, weight in self._known[key]:
             line = getattr(node, "lineno", statement.lineno)
             imports = source.function_of(statement) is None
             self.put(family.rank * weight, _Proposal(source, statement, line, change, imports))

@@ -7,16 +7,19 @@ from typing import Any
 
 from actors.search.behaviour import agreed, function_edited, near
 from actors.search.board import Board, Found, Goal, passing
+from actors.search.clusters import clusters
 from actors.search.edits import applied, wire_form
 from actors.search.evidence import gather
 from actors.search.frontier import Frontier, Look, State
 from actors.search.lab import BudgetSpent, Lab
-from actors.search.locate import covering, suspicion
-from actors.search.ranking import Ranking
+from actors.search.locate import covering, of_tests, suspicion
+from actors.search.plausibility import doubt, fitting
+from actors.search.ranking import Known, Ranking
 from actors.search.settings import SearchSettings
 from actors.search.source import Source
 from actors.search.syntax import repairs
 from actors.search.trials import Trials
+from actors.search.turns import Turns
 from orchestrator.errors import SandboxError
 from orchestrator.ports import Progress, RunnerPool
 from orchestrator.steps import Improvement, Repaired, RepairRequest
@@ -24,6 +27,10 @@ from orchestrator.tree import Tree
 
 #: A detour breaks tests that passed: its tree has its turn after as good ones that break none.
 _DETOUR = 0.5
+#: What a test counts for that still fails, but later or nearer to what it expects.
+_FURTHER = 0.4
+#: Of a complete repair by edits that may be meant; below it the search goes on for a while.
+_PLAUSIBLE = 0.12
 
 
 class Search:
@@ -38,6 +45,8 @@ class Search:
         self._lab = Lab(request, runners, settings)
         self._trials = Trials(self._lab, settings)
         self._best: Improvement | None = None
+        self._best_merit = 0.0
+        self._best_state: State | None = None
         self._alternatives: list[Improvement] = []
 
     async def run(self) -> Repaired:
@@ -70,14 +79,19 @@ class Search:
             state.offered |= {id(one) for one in fresh}
             if fresh:
                 await self._choose(state, fresh)
-                if not fresh[0].failing:
+                if not fresh[0].failing and self._is_enough():
                     return False
-            for place, one in enumerate(fresh[: self._settings.children]):
+            for place, one in enumerate([one for one in fresh if one.failing][: self._settings.children]):
                 frontier.push(_child(state, one), place)
             if more:
                 state.slices += 1
                 frontier.put_back(state)
-        return True
+        return self._best is None or bool(self._best.failing)
+
+    def _is_enough(self) -> bool:
+        """Whether the complete repair is plausible, or too little time is left to look for a better one."""
+        spent = 1 - self._lab.left_s() / self._request.cpu_s
+        return self._best_merit >= _PLAUSIBLE or spent > self._settings.doubt_share
 
     async def _visit(self, state: State) -> tuple[list[Found], bool]:
         """One slice for `state`: its finds, the best first, and whether anything is left to try."""
@@ -85,11 +99,11 @@ class Search:
         if state.look is None:
             state.look = await self._look(state, measured)
         look = state.look
-        more = await self._trials.slice(look, lambda found: self._report(state, found))
+        more = await self._trials.slice(look, lambda found: self._report(state, found), deep=state.slices > 0)
         found = look.board.ordered()
         if found and not found[0].failing:
             found = await self._agreed(found, look)
-        return [*found, *look.board.detoured()], more
+        return [*found, *look.board.advanced(), *look.board.detoured()], more
 
     async def _look(self, state: State, measured: Mapping[str, Any]) -> Look:
         """Locate the faults of a tree and rank what may repair them."""
@@ -99,18 +113,27 @@ class Search:
         expected = [test for test in self._request.profile.expected if test not in state.failing]
         goal = Goal(failing=failing, others=tuple(passing(outcomes, expected)))
         traces = await self._lab.trace(goal, outcomes)
-        scores, evidence = suspicion(sources, traces, failing), gather(state.tree, traces, failing)
+        evidence = gather(state.tree, traces, failing)
         places = {} if measured["fixed_order"] else covering(traces.lines, failing)
-        singles = Ranking(sources, scores, evidence, self._settings, places)
-        for source in sources.values():
-            for candidate in repairs(source):
-                singles.put(candidate.weight, candidate)
+        groups = clusters(sources, traces.lines, failing)
+        known: Known = {}
+
+        def rankings() -> list[tuple[Sequence[str], Ranking]]:
+            ranked: list[tuple[Sequence[str], Ranking]] = []
+            for group in groups:
+                scores = suspicion(sources, of_tests(traces, group, failing), group)
+                ranked.append((group, Ranking(sources, scores, evidence, self._settings, places, known)))
+            return ranked
+
+        singles = Turns(rankings(), self._settings)
+        for candidate in [one for source in sources.values() for one in repairs(source)]:
+            singles.put(candidate.weight, candidate)
         return Look(
             board=Board(goal=goal, settings=self._settings),
             sources=sources,
             calls=traces.calls,
             singles=singles,
-            partners=Ranking(sources, scores, evidence, self._settings, places),
+            partners=Turns(rankings(), self._settings),
         )
 
     async def _agreed(self, found: list[Found], look: Look) -> list[Found]:
@@ -139,19 +162,27 @@ class Search:
 
     async def _choose(self, state: State, found: Sequence[Found]) -> None:
         """Report the best of a state's finds, and keep the next ones for the person."""
-        sound = [one for one in found if set(one.failing) <= set(self._request.failing)]
-        if sound and (self._best is None or len(sound[0].failing) <= len(self._best.failing)):
-            await self._tell(self._improvement(state, sound[0]))
+        sound = [one for one in found if one.fixed and set(one.failing) <= set(self._request.failing)]
+        if sound and self._is_better(state, sound[0], orequal=True):
+            await self._tell(state, sound[0])
             self._alternatives = [self._improvement(state, one) for one in sound[1:6]]
 
     async def _report(self, state: State, found: Found) -> None:
         """Report a find at once where it is better than all before."""
-        if self._best is not None and len(found.failing) >= len(self._best.failing):
-            return
-        if set(found.failing) <= set(self._request.failing):
-            await self._tell(self._improvement(state, found))
+        if set(found.failing) <= set(self._request.failing) and self._is_better(state, found):
+            await self._tell(state, found)
 
-    async def _tell(self, improvement: Improvement) -> None:
+    def _is_better(self, state: State, found: Found, *, orequal: bool = False) -> bool:
+        if self._best is None or len(found.failing) != len(self._best.failing):
+            return self._best is None or len(found.failing) < len(self._best.failing)
+        if found.failing:
+            return orequal
+        # Of complete repairs the one of the most plausible edits; a state itself orders its own.
+        return orequal and (self._best_state is state or _merit(state, found) > self._best_merit)
+
+    async def _tell(self, state: State, found: Found) -> None:
+        improvement = self._improvement(state, found)
+        self._best_merit, self._best_state = _merit(state, found), state
         if self._best is None or improvement.changes != self._best.changes:
             self._best = improvement
             await self._progress(improvement)
@@ -181,5 +212,14 @@ def _child(state: State, found: Found) -> State:
         tree=applied(state.tree, found.candidate.edits),
         failing=found.failing,
         explanations=(*state.explanations, found.candidate.explanation),
-        penalty=state.penalty + (_DETOUR if found.broken else 0.0),
+        plausibility=_merit(state, found),
+        penalty=state.penalty
+        + doubt(found.candidate.kind)
+        + (_DETOUR if found.broken else 0.0)
+        - _FURTHER * min(len(found.moved), 2),
     )
+
+
+def _merit(state: State, found: Found) -> float:
+    """The plausibility of all edits that lead to `found`."""
+    return state.plausibility * fitting(found.candidate.kind)

@@ -24,7 +24,9 @@ class SearchSettings:
         window: Candidates tried after the first complete repair, to compare it with others.
         partial_window: Candidates tried after the last newly repaired test, while some still fail.
         max_kept: Plausible candidates compared at most.
-        slice: Candidates tried on one tree before another one has its turn.
+        slice: Candidates tried on one tree, per cluster of failing tests, before another one has its turn.
+        slice_per_cpu_s: The same per CPU second of the request's budget, where that is less.
+        doubt_share: Share of the budget that is spent at most on something better than a doubtful repair.
         children: Partial repairs of one tree that the search goes on from.
         pair_seeds: Partly promising candidates that are combined with a second edit.
         pair_partners: Second edits tried per seed.
@@ -47,7 +49,9 @@ class SearchSettings:
     window: int = 400
     partial_window: int = 400
     max_kept: int = 12
-    slice: int = 800
+    slice: int = 1_200
+    slice_per_cpu_s: float = 40.0
+    doubt_share: float = 0.5
     children: int = 4
     pair_seeds: int = 24
     pair_partners: int = 400

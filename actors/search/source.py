@@ -58,6 +58,17 @@ class Source:
         """Every statement, outermost and first ones first."""
         return [node for node in ast.walk(self.tree) if isinstance(node, ast.stmt)] if self.tree else []
 
+    @cached_property
+    def owners(self) -> dict[int, int]:
+        """First line of the innermost function around each line of a function's body."""
+        table: dict[int, int] = {}
+        for node in self.statements:
+            if isinstance(node, Function):
+                # Outer functions come first, so that inner ones overwrite them.
+                last = node.end_lineno or node.lineno
+                table.update(dict.fromkeys(range(node.body[0].lineno, last + 1), node.lineno))
+        return table
+
     def parent(self, node: ast.AST) -> ast.AST | None:
         """The node that holds `node`."""
         return self.parents[node][0] if node in self.parents else None

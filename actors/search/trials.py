@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
+from actors.search.assembly import assemblies, synergies, together
 from actors.search.board import Board, Found
 from actors.search.edits import Candidate
 from actors.search.frontier import Look
 from actors.search.lab import Lab
 from actors.search.pairs import Pairs
-from actors.search.ranking import composed
 from actors.search.settings import SearchSettings
 from orchestrator.errors import SandboxError
 
 Batch = list[tuple[float, Candidate]]
 Report = Callable[[Found], Awaitable[None]]
 _HANDFUL = 6
+#: Clusters that make a slice longer; with more of them each has less.
+_MAX_LANES = 3
+_FEWEST = 3
 
 
 class Trials:
@@ -26,61 +28,87 @@ class Trials:
         self._lab = lab
         self._settings = settings
         self.tried = 0
+        self._paired = False
 
-    async def slice(self, look: Look, report: Report) -> bool:
-        """Try candidates until the board is settled or a slice of them is done; whether any are left."""
+    async def slice(self, look: Look, report: Report, *, deep: bool) -> bool:
+        """Try candidates until every cluster is settled or a slice of them is done; whether any are left.
+
+        Args:
+            deep: Let pairs of edits have every second turn.
+        """
         self._report = report
-        look.board.tried_since = 0
-        goal = self.tried + self._settings.slice
+        board = look.board
+        look.singles.start_slice()
+        goal = self.tried + self._lab.slice * min(max(look.singles.open, 1), _MAX_LANES)
         more = True
-        while more and not look.board.is_settled and (self.tried < goal or look.board.found):
-            more = await self._next(look)
-        await self._together(look.board)
+        while more and self.tried < goal and not look.singles.is_settled(board.repaired, board.complete):
+            more = await self._next(look, deep=deep)
+            deep = deep and more
+        if not board.complete:
+            await self._further(board)
+            await self._together(board)
         return more
 
-    async def _next(self, look: Look) -> bool:
-        """Try the next batch: single edits, then what took too long, then pairs."""
-        queue = look.pairs or look.singles
-        batch: Batch = []
-        while len(batch) < self._settings.request_size and (ranked := queue.pop()) is not None:
-            batch.append(ranked)
-        if batch:
-            for rank, candidate in await self._try(look.board, batch, 1.0):
-                queue.put(rank, candidate)
-            return True
-        if look.board.late:
-            late, look.board.late = look.board.late, []
-            await self._all(look.board, late, self._settings.retry_factor)
-            return True
-        if look.pairs is None and not look.board.found:
-            look.pairs = Pairs(look.board.best_seeds(), look.partners, self._settings.pair_partners)
+    async def _next(self, look: Look, *, deep: bool) -> bool:
+        """Try the next batch: single edits, pairs in between, then what took too long."""
+        board = look.board
+        if look.pairs is None and board.seeds and (deep or not look.singles.open) and not board.complete:
+            look.pairs = Pairs(board.best_seeds(), look.partners, self._settings.pair_partners)
+        self._paired = deep and not self._paired
+        for queue in (look.pairs, look.singles) if self._paired else (look.singles, look.pairs):
+            batch: Batch = []
+            while queue and len(batch) < self._settings.request_size:
+                ranked = queue.pop(board.repaired)
+                if ranked is None:
+                    break
+                batch.append(ranked)
+            if batch and queue:
+                for rank, candidate in await self._try(board, batch, 1.0):
+                    queue.put(rank, candidate)
+                return True
+        if board.late:
+            late, board.late = board.late, []
+            await self._all(look, late, self._settings.retry_factor)
             return True
         return False
 
+    async def _further(self, board: Board) -> None:
+        """Run all tests under what got a test further, to see whether it breaks any."""
+        hopes = board.take_hopes()
+        if hopes:
+            await self._try(board, hopes, 1.0, confirm=True)
+
     async def _together(self, board: Board) -> None:
         """Repairs of different tests tried as one, so that several bugs cost one round."""
-        chosen = board.combined()
-        while len(chosen) > 1:
-            together: Candidate | None = chosen[0].candidate
-            for other in chosen[1:]:
-                together = composed(together, other.candidate) if together is not None else None
-            if together is not None:
-                rank = min(one.rank for one in chosen)
-                await self._try(board, [(rank, replace(together, failing=()))], 1.0)
-            if len(board.ordered()[0].fixed) >= sum(len(one.fixed) for one in chosen):
+        if len(board.goal.failing) > 1:
+            await self._try(board, [one for one in map(together, synergies(board)) if one is not None], 1.0)
+        sets = assemblies(board)
+        best = sets[0] if sets else []
+        tried = [one for one in map(together, sets) if one is not None]
+        while tried:
+            await self._try(board, tried, 1.0, confirm=True)
+            wanted = frozenset[str]().union(*(one.fixed for one in best))
+            if len(best) < _FEWEST or any(one.fixed >= wanted for one in board.found):
                 return
-            chosen.pop()
+            # One of them spoils the others: without the least plausible one.
+            best = best[:-1]
+            joined = together(best)
+            tried = [joined] if joined is not None else []
 
-    async def _all(self, board: Board, left: Batch, factor: float) -> None:
+    async def _all(self, look: Look, left: Batch, factor: float) -> None:
+        board = look.board
         left = sorted(left, key=lambda item: -item[0])
-        while left and not board.is_settled:
+        while left and not look.singles.is_settled(board.repaired, board.complete):
             batch, left = left[: self._settings.request_size], left[self._settings.request_size :]
             left = [*await self._try(board, batch, factor), *left]
 
-    async def _try(self, board: Board, batch: Batch, factor: float) -> Batch:
+    async def _try(self, board: Board, batch: Batch, factor: float, *, confirm: bool = False) -> Batch:
         """Have the worker try `batch`; returns what it did not get to."""
+        if not batch:
+            return []
         try:
-            results = await self._lab.evaluate(board.goal, [candidate for _, candidate in batch], factor)
+            tried = [candidate for _, candidate in batch]
+            results = await self._lab.evaluate(board.goal, tried, factor, confirm=confirm)
         except SandboxError:
             await self._lab.reopen()
             # Together they killed the sandbox. Smaller parts narrow it down; a sandbox costs more than a few

@@ -43,6 +43,7 @@ class Case:
     Attributes:
         kind: The class of its bugs: the name of the corpus file.
         header: Import statements that the expressions need.
+        pytest: Test functions as people write them, instead of one per expression of `tests`.
     """
 
     kind: str
@@ -52,10 +53,13 @@ class Case:
     reference: Mapping[str, str]
     tests: tuple[str, ...]
     held: tuple[str, ...]
+    pytest: str = ""
 
     def test_file(self, expected: Sequence[Sequence[str]], numbers: Sequence[int]) -> str:
         """A pytest module: a test per expression of `numbers`, with the values that the reference gives."""
         lines = ["import pytest", "", *self.header.splitlines(), ""]
+        if self.pytest:
+            return "\n".join([*lines, "", self.pytest])
         for number in numbers:
             kind, value = expected[number]
             lines += ["", f"def test_{number + 1}():"]
@@ -75,10 +79,7 @@ def evaluate(
 ) -> list[tuple[str, str]] | None:
     """Per expression ("value", repr) or ("raises", type name); None for a program that does not end."""
     with tempfile.TemporaryDirectory(prefix="corpus-") as folder:
-        for path, text in files.items():
-            target = Path(folder) / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text)
+        _write(Path(folder), files)
         try:
             done = subprocess.run(
                 [sys.executable, "-I", "-B", "-W", "ignore", "-c", _EVALUATOR],
@@ -111,9 +112,41 @@ def complaints(case: Case) -> list[str]:
         return [f"{case.kind} {case.name}: the reference gives no stable values"]
     if any(" at 0x" in value for _, value in expected):
         return [f"{case.kind} {case.name}: a value has no text of its own"]
-    if evaluate(case.buggy, case.header, case.tests) == expected[: len(case.tests)]:
+    if case.pytest and (not _passes(case, case.reference) or _passes(case, case.buggy)):
+        return [f"{case.kind} {case.name}: its test functions do not tell the reference from the bug"]
+    if not case.pytest and evaluate(case.buggy, case.header, case.tests) == expected[: len(case.tests)]:
         return [f"{case.kind} {case.name}: no test shows the bug"]
     return []
+
+
+def _passes(case: Case, files: Mapping[str, str]) -> bool:
+    """Whether the case's own test functions pass on `files`."""
+    with tempfile.TemporaryDirectory(prefix="corpus-") as folder:
+        _write(Path(folder), {**files, "test_program.py": case.test_file((), ())})
+        line = [
+            sys.executable,
+            "-B",
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            "--rootdir",
+            folder,
+        ]
+        try:
+            done = subprocess.run(line, cwd=folder, capture_output=True, timeout=_TIMEOUT_S, check=False)
+        except subprocess.TimeoutExpired:
+            return False
+    return done.returncode == 0
+
+
+def _write(folder: Path, files: Mapping[str, str]) -> None:
+    for path, text in files.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
 
 
 def _parse(kind: str, block: str) -> Case:
@@ -137,6 +170,7 @@ def _parse(kind: str, block: str) -> Case:
         reference={path: _version(some, "+") for path, some in files.items()},
         tests=tuple(line for line in sections["tests"] if line.strip()),
         held=tuple(line for line in sections["held"] if line.strip()),
+        pytest="".join(f"{line}\n" for line in sections.get("pytest", ())),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from . import fuel
 from .guard import Guard
+from .nearness import nearer
 from .suite import Result, Suite
 from .swap import Plan
 
@@ -52,9 +53,20 @@ def behaviour(function: Callable[..., Any], arguments: Sequence[str]) -> str:
         return f"!{type(error).__name__}"
 
 
-def probe(suite: Suite, failing: Sequence[str], base: Mapping[str, Result], turns: Tank) -> dict[str, Any]:
-    """How many failing tests pass, got further, or fail in another way than on the base."""
-    fixed, moved, changed, hung = 0, 0, 0, 0
+def probe(
+    suite: Suite,
+    failing: Sequence[str],
+    base: Mapping[str, Result],
+    turns: Tank,
+    screen: Sequence[str] = (),
+) -> dict[str, Any]:
+    """How many failing tests pass or fail otherwise than on the base; which got further, and how near.
+
+    Where any passes, `broken` tells how many tests of `screen` do not any more, no more of them than passed.
+    """
+    fixed, changed, hung = 0, 0, 0
+    moved: list[str] = []
+    near: dict[str, float] = {}
     for test in failing:
         fuel.fill(turns(test))
         result = suite.quick(test) or suite.run(test)
@@ -66,8 +78,30 @@ def probe(suite: Suite, failing: Sequence[str], base: Mapping[str, Result], turn
             if hung > 1 or not fixed:
                 break
         elif result[2] > before[2] > 0:
-            moved += 1
+            moved.append(test)
+        elif result[2] == before[2] and result[1:4] != before[1:4]:
+            share = nearer(before[3] if before[1] == "AssertionError" else "", result[3])
+            near.update({test: round(share, 3)} if share else {})
         changed += result[:3] != before[:3] or (result[3] != before[3] and bool(result[3]))
+    broken = _broken(suite, screen, turns, fixed) if fixed and not hung else 0
     fuel.fill(fuel.PLENTY)
     status = "timeout" if hung else "ran"
-    return {"status": status, "fixed": fixed, "moved": moved, "changed": changed}
+    return {
+        "status": status,
+        "fixed": fixed,
+        "moved": moved,
+        "near": near,
+        "changed": changed,
+        "broken": broken,
+    }
+
+
+def _broken(suite: Suite, screen: Sequence[str], turns: Tank, most: int) -> int:
+    broken = 0
+    for test in screen:
+        fuel.fill(turns(test))
+        result = suite.quick(test)
+        broken += result is not None and result[0] != "passed"
+        if broken >= most:
+            break
+    return broken

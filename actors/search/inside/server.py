@@ -41,8 +41,15 @@ class Limits:
     batch: int
 
 
+#: CPU seconds of passing tests that a candidate has to pass before it is confirmed in a fork of its own.
+_SCREEN_S = 0.03
+
+
 class Server(Measuring):
     """Serves requests on a socket until it closes."""
+
+    _screen: Sequence[str] = ()
+    _screened: Sequence[str] | None = None
 
     def watch_import(self) -> None:
         """Note which functions of the task run while the suite is imported."""
@@ -132,6 +139,8 @@ class Server(Measuring):
         known = self._suite.items
         self._failing = [test for test in failing if test in known]
         self._others = [test for test in others if test in known]
+        if self._screened != self._others:
+            self._screened, self._screen = self._others, self._plain(self._others)
         done: dict[str, Any] = {}
         slow: list[int] = []
         ready: deque[Prepared] = deque()
@@ -159,6 +168,26 @@ class Server(Measuring):
             ready.extendleft(reversed(rest))
             self._tell(done=done)
         return {}
+
+    def _plain(self, tests: Sequence[str]) -> list[str]:
+        """The quickest of the passing `tests` that also pass when they are tried the quick way."""
+        chosen: list[str] = []
+        for test in sorted(tests, key=lambda test: self._durations.get(test, 0.0)):
+            if self._time([*chosen, test]) > _SCREEN_S:
+                break
+            chosen.append(test)
+
+        def body(report: children.Report) -> None:
+            self._close_channel()
+            report([test for test in chosen if (self._suite.quick(test) or [""])[0] == "passed"])
+
+        child = children.Child(body)
+        try:
+            return list(child.next(_SCREEN_S * 10 + 1, 20))
+        except (children.Ended, children.Overran):
+            return []
+        finally:
+            self._finish(child)
 
     def _tell(self, **frame: Any) -> None:
         wire.send(self._channel, {**frame, "cpu_s": children.cpu_used()})
@@ -194,7 +223,8 @@ class Server(Measuring):
             self._size = min(self._size * 2, bounds.batch)
         done: dict[str, Any] = {}
         for prepared, result in zip(batch, told, strict=False):
-            confirmed = self._confirm(prepared, bounds) if result["fixed"] else {}
+            wanted = result["fixed"] > result["broken"] or prepared.candidate.get("confirm")
+            confirmed = self._confirm(prepared, bounds) if wanted else {}
             done[str(prepared.number)] = {**result, **confirmed}
             self._seen.add(prepared.key)
         rest = batch[len(told) :]
@@ -209,7 +239,7 @@ class Server(Measuring):
 
     def _probe(self, batch: Sequence[Prepared], bounds: Limits) -> tuple[list[Any], str, bool]:
         """Results from the first on, why there are no more, and whether they are to be relied on."""
-        limits = [self._limit(self._chosen(one), bounds, self._quick_s) for one in batch]
+        limits = [self._limit([*self._chosen(one), *self._screen], bounds, self._quick_s) for one in batch]
         limits.append(self._limit(self._failing, bounds))
         self._slate.clear()
         child = children.Child(lambda _: self._probe_all(batch, bounds))
@@ -232,7 +262,7 @@ class Server(Measuring):
             if self._reads_files:
                 disk.lay(self._guard.edited(prepared.edits))
             with probing.applied(prepared.plan):
-                result = probing.probe(self._suite, self._chosen(prepared), self._base, tank)
+                result = probing.probe(self._suite, self._chosen(prepared), self._base, tank, self._screen)
             self._state.restore()
             self._slate.add(result)
         if len(batch) > 1:
@@ -258,7 +288,7 @@ class Server(Measuring):
                 status = "timeout" if result[1] == "Exhausted" else status
                 fixed = fixed or (test in wanted and result[0] == "passed")
                 wanted.discard(test)
-                if not wanted and not fixed:
+                if not wanted and not fixed and not prepared.candidate.get("confirm"):
                     break
         except children.Overran:
             status = "timeout"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from actors.search.mutators.site import BUILTINS, Change, Site
 from actors.search.mutators.tables import ARGUMENTS, FUNCTIONS, METHODS
-from actors.search.mutators.values import called_name
+from actors.search.mutators.values import called_name, is_value
 
 
 def functions(site: Site) -> Iterator[Change]:
@@ -132,7 +132,82 @@ def _may_add(node: ast.Call, name: str, text: str) -> bool:
     return len(node.args) <= limits.get(name, 9)
 
 
+def starred(site: Site) -> Iterator[Change]:
+    """A list given where its elements were meant: a missing `*`, or one too many."""
+    node = site.node
+    if not isinstance(node, ast.Call):
+        return
+    for argument in node.args:
+        start = site.source.span(argument)[0]
+        if isinstance(argument, ast.Starred):
+            spans, why = ((start, start + 1, ""),), "without `*`"
+        elif isinstance(argument, ast.Constant | ast.GeneratorExp) or not site.may_be(
+            argument, "list", "tuple", "set", "generator"
+        ):
+            continue
+        else:
+            spans, why = ((start, start, "*"),), f"`*{site.text(argument)}`: its elements were meant"[:80]
+        gathers = called_name(node) in _GATHERING
+        yield Change(spans=spans, weight=0.6 if gathers else 0.2, kind="starred", why=why)
+
+
+#: Functions of any number of arguments, which people hand a list.
+_GATHERING = frozenset(("gather", "zip", "chain", "print", "union", "product", "intersection", "max", "min"))
+
+
+def own_functions(site: Site) -> Iterator[Change]:
+    """A value handed through another function of the file, or each of its elements; unused ones first."""
+    node = site.node
+    if not is_value(site) or isinstance(node, _NOT_HANDED):
+        return
+    parent, field = site.source.parents[node]
+    if field == "func" or not isinstance(parent, _TAKERS) or site.source.tree is None:
+        return
+    own = site.function.name if site.function else ""
+    for function in site.source.tree.body:
+        if not isinstance(function, ast.FunctionDef) or function.name == own or not _takes_one(function):
+            continue
+        if isinstance(parent, ast.Call) and called_name(parent) == function.name:
+            continue
+        weight = 0.3 if _is_called(site, function.name) else 0.5
+        text = site.text(node)
+        for form, factor in ((f"{function.name}({text})", 1.0), (f"map({function.name}, {text})", 0.7)):
+            if form.startswith("map") and not (
+                isinstance(parent, ast.Call | ast.comprehension | ast.For)
+                and site.may_be(node, "list", "tuple", "generator")
+            ):
+                continue
+            yield Change(
+                spans=(site.put(node, form),),
+                weight=weight * factor,
+                kind="own function",
+                why=f"`{function.name}` was not called",
+            )
+
+
+_NOT_HANDED = (ast.Constant, ast.Starred, ast.Slice, ast.JoinedStr, ast.Yield, ast.YieldFrom, ast.Lambda)
+_TAKERS = (
+    ast.Return, ast.Assign, ast.Call, ast.keyword, ast.Dict, ast.List, ast.Tuple, ast.ListComp,
+    ast.GeneratorExp, ast.SetComp, ast.DictComp, ast.comprehension, ast.For, ast.Compare, ast.BinOp, ast.Expr,
+)  # fmt: skip
+
+
+def _takes_one(function: ast.FunctionDef) -> bool:
+    arguments = function.args
+    named = len(arguments.posonlyargs) + len(arguments.args)
+    return named >= 1 and named - len(arguments.defaults) <= 1 and not arguments.kwonlyargs
+
+
+def _is_called(site: Site, name: str) -> bool:
+    return any(
+        isinstance(part, ast.Name) and part.id == name and isinstance(part.ctx, ast.Load)
+        for part in (ast.walk(site.source.tree) if site.source.tree else ())
+    )
+
+
 ALL = (
     functions,
     arguments,
+    starred,
+    own_functions,
 )

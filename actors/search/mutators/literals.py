@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Iterator
 
+from actors.search.inside.text import Span
 from actors.search.mutators.site import Change, Site
 from actors.search.mutators.values import in_f_string, instead, is_value, seen
 
@@ -146,6 +147,33 @@ def containers(site: Site) -> Iterator[Change]:
                 )
 
 
+def choices(site: Site) -> Iterator[Change]:
+    """A value that lacks among those that something is looked for in: `in (4, 6, 9)`, `in "+-"`."""
+    node = site.node
+    parent = site.source.parent(node)
+    if not isinstance(parent, ast.Compare) or not isinstance(parent.ops[0], ast.In | ast.NotIn):
+        return
+    if node not in parent.comparators:
+        return
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        quote = site.text(node)[-1]
+        for text in seen(site, (str,)):
+            one = ast.literal_eval(text)
+            if len(one) == 1 and one not in node.value and not one.isalnum() and not one.isspace():
+                yield _chosen(site.put(node, _quoted(node.value + one, quote)), text)
+    elif isinstance(node, ast.Tuple | ast.List | ast.Set) and node.elts:
+        known = {ast.dump(element) for element in node.elts}
+        kinds = {type(element.value) for element in node.elts if isinstance(element, ast.Constant)}
+        for text in seen(site, tuple(kinds)):
+            if ast.dump(ast.parse(text, mode="eval").body) not in known:
+                end = site.source.span(node.elts[-1])[1]
+                yield _chosen((end, end, f", {text}"), text)
+
+
+def _chosen(span: Span, added: str) -> Change:
+    return Change(spans=(span,), weight=0.4, kind="choice", why=f"{added} was missing"[:80])
+
+
 def _quoted(value: str, quote: str) -> str:
     text = repr(value)
     if text[0] != quote and quote not in value and "\\" not in text:
@@ -156,4 +184,5 @@ def _quoted(value: str, quote: str) -> str:
 ALL = (
     strings,
     containers,
+    choices,
 )

@@ -90,7 +90,8 @@ def prefixes(site: Site) -> Iterator[Change]:
     fails = any(kind in _FAILURES for kind, _ in site.evidence.errors)
     options: list[tuple[str, str, float]] = []
     for one in sorted(read & {*site.visible(), *_bound_here(site)}):
-        options += [("and", one, 0.5), ("and", f"{one} is not None", 0.4), ("or", f"not {one}", 0.5)]
+        options += [("and", one, 0.5), ("and", f"{one} is not None", 0.4), ("or", f"not {one}", 0.45)]
+        options += [("or", f"{one} is None", 0.6 if _starts_none(site, one) else 0.1)]
         options += [("and", f"isinstance({one}, {kind})", 0.25) for kind in ("dict", "str", "list", "int")]
         options += [("and", f"{one} > 0", 0.15), ("and", f"{one} != 0", 0.2)]
     for part in ast.walk(node):
@@ -107,6 +108,17 @@ def prefixes(site: Site) -> Iterator[Change]:
             kind="prefix",
             why=f"`{text} {word}` was missing",
         )
+
+
+def _starts_none(site: Site, name: str) -> bool:
+    """Whether the function binds `name` to None, as for the best of a loop before its first turn."""
+    return any(
+        isinstance(part, ast.Assign)
+        and isinstance(part.value, ast.Constant)
+        and part.value.value is None
+        and any(isinstance(target, ast.Name) and target.id == name for target in part.targets)
+        for part in (ast.walk(site.function) if site.function else ())
+    )
 
 
 _FAILURES = frozenset(("TypeError", "AttributeError", "IndexError", "KeyError", "ZeroDivisionError"))

@@ -34,12 +34,14 @@ def variables(site: Site) -> Iterator[Change]:
     if isinstance(parent, ast.Call) and parent.func is node:
         return
     stored = isinstance(node.ctx, ast.Store)
+    # A name that nothing would read any more was most likely meant where it stands.
+    spare = 1.0 if stored or _times_read(site, node.id) > 1 else 0.5
     mine = set(site.types(node.id))
     for name in site.visible() if not stored else site.locals():
         if name == node.id:
             continue
         theirs = set(site.types(name))
-        weight = 0.2 if stored else 0.45
+        weight = 0.2 if stored else 0.45 * spare
         if mine and theirs:
             weight *= 1.3 if mine & theirs else 0.3
         if not stored and not site.used(name):
@@ -54,6 +56,13 @@ def variables(site: Site) -> Iterator[Change]:
             kind="self",
             why=f"`self.{node.id}` was meant",
         )
+
+
+def _times_read(site: Site, name: str) -> int:
+    return sum(
+        isinstance(part, ast.Name) and part.id == name and isinstance(part.ctx, ast.Load)
+        for part in (ast.walk(site.function) if site.function else ())
+    )
 
 
 def _is_object(site: Site, name: str) -> bool:

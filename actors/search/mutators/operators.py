@@ -79,9 +79,7 @@ def comparisons(site: Site) -> Iterator[Change]:
             continue
         start, end = left_end + found.start(), left_end + found.end()
         for other, weight in _COMPARISONS[symbol].items():
-            if "in" in other.split() and not site.may_be(
-                operands[number + 1], "str", "list", "dict", "set", "tuple"
-            ):
+            if not _is_sensible(site, other, operands[number + 1]):
                 continue
             yield Change(
                 spans=((start, end, other),),
@@ -89,6 +87,7 @@ def comparisons(site: Site) -> Iterator[Change]:
                 kind="comparison",
                 why=f"compare with `{other}` instead of `{symbol}`",
             )
+        yield from _complements(site, operands[number], operands[number + 1], (start, end), symbol)
     if len(node.ops) > 1:
         for first, last in ((0, -1), (1, None)):
             kept = operands[first:last]
@@ -99,6 +98,41 @@ def comparisons(site: Site) -> Iterator[Change]:
                 kind="comparison",
                 why="drop one side of the chained comparison",
             )
+
+
+def _is_sensible(site: Site, symbol: str, right: ast.expr) -> bool:
+    """Whether the operator can be meant with such an operand: no order among words, nothing in a number."""
+    if "in" in symbol.split():
+        return site.may_be(right, "str", "list", "dict", "set", "tuple")
+    if symbol in ("<", "<=", ">", ">="):
+        return not (isinstance(right, ast.Constant) and isinstance(right.value, str | bool | None))
+    return True
+
+
+def _complements(
+    site: Site, left: ast.expr, right: ast.expr, span: tuple[int, int], symbol: str
+) -> Iterator[Change]:
+    """`state != "closed"` for `state == "locked"`: another word of those it is compared with, and negated."""
+    if symbol not in ("==", "!=") or not isinstance(right, ast.Constant) or not isinstance(right.value, str):
+        return
+    other = "!=" if symbol == "==" else "=="
+    scope = site.source.class_of(site.node) or site.source.tree
+    words: dict[str, None] = {}
+    for part in ast.walk(scope) if scope else ():
+        if isinstance(part, ast.Compare) and ast.dump(part.left) == ast.dump(left):
+            words.update(dict.fromkeys(site.text(one) for one in part.comparators if _is_word(one)))
+    for word in words:
+        if word != site.text(right):
+            yield Change(
+                spans=((*span, other), site.put(right, word)),
+                weight=0.3,
+                kind="complement",
+                why=f"compare with `{other} {word}`",
+            )
+
+
+def _is_word(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def arithmetic(site: Site) -> Iterator[Change]:
@@ -226,7 +260,7 @@ def unary(site: Site) -> Iterator[Change]:
     ):
         yield Change(
             spans=(site.put(node, f"-{site.wrapped(node, precedence.FACTOR)}"),),
-            weight=0.15,
+            weight=0.3 if isinstance(site.source.parent(node), ast.Compare | ast.Call) else 0.15,
             kind="sign",
             why="change the sign",
         )
@@ -251,6 +285,8 @@ def augmented(site: Site) -> Iterator[Change]:
         if found < 0:
             return
         options = {**_ARITHMETIC[symbol], "": 0.4}
+        if symbol in "+-":
+            options["*"] = 0.2
         for other, weight in options.items():
             yield Change(
                 spans=((found, found + len(symbol) + 1, f"{other}="),),

@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 
+from actors.search import precedence
 from actors.search.mutators import lines
 from actors.search.mutators.conditions import results
 from actors.search.mutators.site import Change, Site
@@ -73,4 +74,26 @@ def formats(site: Site) -> Iterator[Change]:
             )
 
 
-ALL = (rescued, formats)
+def zero_guards(site: Site) -> Iterator[Change]:
+    """A division by what may be zero."""
+    node = site.node
+    if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Div | ast.FloorDiv | ast.Mod):
+        return
+    if isinstance(node.right, ast.Constant) or not site.may_be(node.left, "int", "float"):
+        return
+    met = any(kind == "ZeroDivisionError" for kind, _ in site.evidence.errors)
+    right, own = site.wrapped(node.right, precedence.OR), site.text(node)
+    for text, weight in (
+        (f"{own} if {right} else 0.0", 0.8 if isinstance(node.op, ast.Div) else 0.3),
+        (f"{own} if {right} else 0", 0.75),
+        (f"{own} if {right} else None", 0.3),
+    ):
+        yield Change(
+            spans=(site.put(node, text),),
+            weight=weight if met else 0.2 * weight,
+            kind="zero guard",
+            why=f"`{site.text(node.right)}` may be zero"[:80],
+        )
+
+
+ALL = (rescued, formats, zero_guards)

@@ -181,6 +181,8 @@ ARGUMENTS = _table(
     zip -> strict=True @0.1
     replace -> 1 @0.2
     getattr -> None @0.3
+    popitem -> last=False @0.7
+    move_to_end -> last=False @0.4
     isclose -> abs_tol=1e-9 @0.2
     """
 )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from actors.search.mutators import lines
+from actors.search.mutators.analogies import analogous
 from actors.search.mutators.conditions import fits, results
 from actors.search.mutators.site import Change, Site
 
@@ -15,27 +17,51 @@ def updates(site: Site) -> Iterator[Change]:
     node = site.node
     if not isinstance(node, ast.stmt) or not lines.may_precede(site, node):
         return
-    for text, weight in _forgotten(site):
+    for text, weight, kind in _weighed(site):
         if text.strip() == site.text(node).strip():
             continue
         yield Change(
             spans=(lines.before(site, node, text),),
             weight=0.9 * weight,
-            kind="insert",
+            kind=kind,
             why=f"`{text}` was missing",
         )
         if not isinstance(node, ast.Return | ast.Break | ast.Continue | ast.Raise):
             yield Change(
                 spans=(lines.after(site, node, text),),
                 weight=weight,
-                kind="insert",
+                kind=kind,
                 why=f"`{text}` was missing",
             )
 
 
+#: Starting anew what a loop gathers makes a test pass by throwing values away.
+_RESET = 0.2
+_ANALOGOUS = 0.5
+
+
+def _weighed(site: Site) -> Iterator[tuple[str, float, str]]:
+    """Statements with their weight and kind: donors, what siblings do, plain updates and resets."""
+    yield from ((text, _ANALOGOUS, "donor") for text in analogous(site))
+    for text in _donors(site):
+        kind = "insert" if text.startswith(("return", "break", "continue")) else "donor"
+        yield text, *((0.35 * _RESET, "reset") if _is_reset(site, text) else (0.35, kind))
+    for text, weight in _forgotten(site):
+        reset = _is_reset(site, text)
+        yield text, weight * (_RESET if reset else 1.0), "reset" if reset else "insert"
+
+
+def _is_reset(site: Site, text: str) -> bool:
+    """Whether `text` empties, inside a loop, a name that is bound outside of it."""
+    found = re.fullmatch(r"(\w+)(?: = (?:\[\]|\{\}|set\(\)|0|\"\"|''|None)|\.clear\(\))", text.strip())
+    loop = site.outermost_loop()
+    if found is None or loop is None:
+        return False
+    return site.facts.first.get(found.group(1), loop.lineno) < loop.lineno
+
+
 def _forgotten(site: Site) -> Iterator[tuple[str, float]]:
     names = site.visible()
-    yield from ((text, 0.35) for text in _donors(site))
     for name in names:
         yield from _of_one(site, name)
         for other in names:
@@ -206,7 +232,7 @@ def last_groups(site: Site) -> Iterator[Change]:
                 guarded = (f"if {name}:", f"{step}{site.text(part)}")
                 yield Change(
                     spans=(lines.before(site, node, *guarded),),
-                    weight=0.4,
+                    weight=0.55,
                     kind="insert block",
                     why=f"`{site.text(part)}` was missing for what is left",
                 )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from actors.search.locate import Traces, covering, ochiai, suspicion
+from actors.search.locate import Traces, covering, d_star, ochiai, of_tests, spectrum, suspicion
 from actors.search.source import Source
 
 
@@ -13,15 +13,43 @@ def source(text: str, path: str = "m.py") -> Source:
 def test_lines_of_failing_tests_alone_are_most_suspicious() -> None:
     lines = {"f": {"m.py": [1, 2, 3]}, "p": {"m.py": [1, 2]}, "q": {"m.py": [1]}}
 
-    scores = ochiai(lines, frozenset({"f"}))["m.py"]
+    scores = spectrum(lines, frozenset({"f"}))["m.py"]
 
     assert scores[3] == 1.0
-    assert math.isclose(scores[2], 1 / math.sqrt(2))
     assert scores[3] > scores[2] > scores[1]
 
 
+def test_both_formulas_are_those_of_their_papers() -> None:
+    assert math.isclose(ochiai(1, 1, 1), 1 / math.sqrt(2))
+    assert math.isclose(ochiai(2, 0, 4), 2 / math.sqrt(8))
+    # D* is 4 / (1 + 2) for two of four failing tests and one passing test.
+    assert math.isclose(d_star(2, 1, 4), (4 / 3) / (1 + 4 / 3))
+    assert d_star(3, 0, 3) == 1.0
+
+
+def test_what_gives_the_value_that_an_assertion_shows_is_suspected_more() -> None:
+    text = "class A:\n    def f(self):\n        self.seen = 1\n        self.count = 2\n"
+    message = "assert 2 == 3\n +  where 2 = <m.A object at 0x0>.count"
+    traces = Traces(
+        lines={"f": {"m.py": [3, 4]}, "p": {"m.py": [3, 4]}},
+        failures={"f": {"type": "AssertionError", "message": message, "frames": []}},
+    )
+
+    scores = suspicion({"m.py": source(text)}, traces, ["f"])["m.py"]
+
+    assert scores[4] > scores[3]
+
+
+def test_other_failing_tests_say_nothing_about_a_cluster() -> None:
+    traces = Traces(lines={"f": {"m.py": [1]}, "g": {"m.py": [2]}, "p": {"m.py": [3]}})
+
+    mine = of_tests(traces, ["f"], ["f", "g"])
+
+    assert set(mine.lines) == {"f", "p"}
+
+
 def test_lines_that_only_passing_tests_run_are_not_suspected() -> None:
-    assert ochiai({"f": {}, "p": {"m.py": [4]}}, frozenset({"f"})) == {}
+    assert spectrum({"f": {}, "p": {"m.py": [4]}}, frozenset({"f"})) == {}
 
 
 def test_the_place_of_the_exception_counts_more() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from actors.search import edits, locate, ranking, source
 from actors.search.inside.text import replaced
 from actors.search.mutate import changes
-from actors.search.mutators import conditions, flow, grouping, operators
+from actors.search.mutators import conditions, flow, grouping, operators, together
 from actors.search.mutators.site import Evidence
 from actors.search.source import Source
 
@@ -27,6 +27,26 @@ def proposals(text: str, evidence: Evidence = NONE) -> dict[str, str]:
         replaced(parsed.text, change.spans): change.why
         for statement in parsed.statements
         for _, change, _ in changes(parsed, statement, evidence, 0.06)
+    }
+
+
+def weights(text: str, evidence: Evidence = NONE) -> dict[str, tuple[str, float]]:
+    """Every mutated text with its kind and weight."""
+    parsed = Source("m.py", text.encode())
+    return {
+        replaced(parsed.text, change.spans): (change.kind, weight)
+        for statement in parsed.statements
+        for _, change, weight in changes(parsed, statement, evidence, 0.0)
+    }
+
+
+def all_alike(text: str) -> dict[str, str]:
+    """Texts in which every like place changed, and what is said."""
+    parsed = Source("m.py", text.encode())
+    return {
+        replaced(parsed.text, change.spans): change.why
+        for statement in parsed.statements
+        for change in together.together(parsed, statement, NONE)
     }
 
 
@@ -236,3 +256,168 @@ def test_an_operand_that_does_nothing_is_not_proposed() -> None:
     assert "def f(a):\n    return len(a) + 0\n" not in found
     assert "def f(a):\n    return len(a) * 1\n" not in found
     assert "def f(a):\n    return len(a)\n" in found
+
+
+def test_the_same_mistake_in_every_branch_is_mended_at_once() -> None:
+    text = body("""
+        def grade(x, y):
+            if y > 0:
+                pass
+            if x < 2:
+                return "a"
+            elif x < 5:
+                return "b"
+            return x / 2 + y / 2
+        """)
+
+    found = all_alike(text)
+
+    assert text.replace("x <", "x <=") in found
+    assert text.replace("/", "//") in found
+    assert found[text.replace("x <", "x <=")].endswith("in all 2 places")
+
+
+def test_the_same_call_in_a_whole_class_is_mended_at_once() -> None:
+    text = body("""
+        class A:
+            def first(self, xs):
+                return min(xs)
+
+            def last(self, xs):
+                return min(xs[1:])
+        """)
+
+    assert text.replace("min", "max") in all_alike(text)
+
+
+def test_a_sibling_s_record_is_kept_under_this_method_s_name() -> None:
+    text = body("""
+        class Stock:
+            def add(self, name, count):
+                self.count += count
+                self.history.append(("add", name, count))
+                self._changed()
+
+            def take(self, name, count):
+                self.count -= count
+                return self
+        """)
+
+    found = weights(text)
+    record = '        self.history.append(("take", name, count))\n        return self'
+
+    assert found[text.replace("        return self", record)][0] == "donor"
+    assert text.replace("        return self", "        self._changed()\n        return self") in found
+
+
+def test_a_token_that_has_to_be_skipped_is_taken() -> None:
+    text = body("""
+        def atom(items):
+            item = items.pop(0)
+            if item == "(":
+                value = atom(items)
+                return value
+            return item
+        """)
+
+    assert text.replace("        return value", "        items.pop(0)\n        return value") in proposals(
+        text
+    )
+
+
+def test_throwing_away_what_a_loop_gathers_is_a_last_resort() -> None:
+    text = body("""
+        def f(xs):
+            out = []
+            for x in xs:
+                out.append(x)
+                x += 1
+            return out
+        """)
+    evidence = Evidence(types={"m.py:1": {"out": ("list",), "xs": ("list",), "x": ("int",)}})
+
+    found = weights(text, evidence)
+    kind, weight = found[text.replace("        x += 1", "        out = []\n        x += 1")]
+
+    assert kind == "reset"
+    assert weight < 0.2 * found[text.replace("out.append", "out.extend")][1]
+
+
+def test_a_division_that_met_zero_is_guarded() -> None:
+    text = "def f(a, b):\n    return a / b\n"
+    evidence = Evidence(errors=(("ZeroDivisionError", "division by zero"),))
+
+    found = weights(text, evidence)
+
+    assert found["def f(a, b):\n    return a / b if b else 0.0\n"][1] > 0.6
+
+
+def test_the_first_of_a_running_best_is_taken_unseen() -> None:
+    text = body("""
+        def best(xs):
+            top = None
+            for x in xs:
+                if x > top:
+                    top = x
+            return top
+        """)
+
+    assert text.replace("if x", "if top is None or x") in proposals(text)
+
+
+def test_elements_are_given_where_a_list_was() -> None:
+    text = "async def f(tasks):\n    return await gather(tasks)\n"
+
+    assert text.replace("gather(tasks)", "gather(*tasks)") in proposals(text)
+
+
+def test_the_oldest_entry_goes_first() -> None:
+    text = "def f(table):\n    table.popitem()\n"
+
+    assert "def f(table):\n    table.popitem(last=False)\n" in proposals(text)
+
+
+def test_an_own_function_that_nothing_calls_is_called_for_every_element() -> None:
+    text = "def clean(x):\n    return x.strip()\n\n\ndef f(xs):\n    return list(xs)\n"
+
+    assert text.replace("list(xs)", "list(map(clean, xs))") in proposals(text)
+
+
+def test_a_choice_that_lacks_is_added() -> None:
+    evidence = Evidence(constants=("11", "'/'"))
+    months, signs = "def f(m):\n    return m in (4, 6)\n", 'def f(c):\n    return c in "*"\n'
+
+    assert months.replace("6)", "6, 11)") in proposals(months, evidence)
+    assert signs.replace('"*"', '"*/"') in proposals(signs, evidence)
+
+
+def test_words_have_no_order() -> None:
+    found = proposals('def f(s):\n    return s == "x" or s == "y"\n')
+
+    assert not any('< "x"' in text or '>= "x"' in text for text in found)
+    assert 'def f(s):\n    return s != "y" or s == "y"\n' in found
+
+
+def test_a_count_that_starts_from_zero_is_rarely_meant_to_start_elsewhere() -> None:
+    text = "def f(xs):\n    n = 0\n    for x in xs:\n        n += 1\n    return n\n"
+
+    kind, weight = weights(text)[text.replace("n = 0", "n = 1")]
+
+    assert kind == "first count"
+    assert weight < 0.4
+
+
+def test_the_smallest_so_far_starts_from_infinity() -> None:
+    text = "def f(d, k, v):\n    return v < d.get(k, 0)\n"
+
+    assert weights(text)[text.replace("k, 0", 'k, float("inf")')][1] > 0.4
+
+
+def test_a_name_that_nothing_would_read_any_more_is_rarely_wrong() -> None:
+    once = "def f(text):\n    for word in text:\n        g(word)\n"
+    twice = "def f(text):\n    for word in text:\n        g(word, word)\n"
+
+    assert (
+        weights(once)[once.replace("g(word)", "g(text)")][1]
+        < weights(twice)[twice.replace("g(word, word)", "g(text, word)")][1]
+    )

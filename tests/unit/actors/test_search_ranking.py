@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from actors.search.assembly import assemblies, synergies
 from actors.search.board import Board, Goal
 from actors.search.edits import Candidate, Edit
 from actors.search.lab import is_test_path
@@ -111,25 +112,54 @@ def test_a_value_fitted_to_the_tests_goes_behind_a_plain_repair() -> None:
     assert one.ordered()[0].candidate.kind == "variable"
 
 
-def test_the_window_closes_after_so_many_more_candidates() -> None:
-    one = board()
-    one.take(1.0, candidate(0, 1), ran(f="passed", g="passed", p="passed"))
-    for _ in range(3):
-        assert not one.is_settled
-        one.take(0.5, candidate(4, 5), {"status": "ran", "fixed": 0})
-
-    assert one.is_settled
-
-
 def test_repairs_of_different_tests_are_tried_together() -> None:
     one = board()
     one.take(0.9, candidate(0, 1), ran(f="passed", g="failed", p="passed"))
-    one.take(0.8, candidate(2, 3), ran(f="passed", g="failed", p="passed"))
+    one.take(0.8, candidate(2, 3, kind="variable"), ran(f="passed", g="failed", p="passed"))
     one.take(0.7, candidate(8, 9), ran(f="failed", g="passed", p="passed"))
 
-    chosen = one.combined()
+    starts = [sorted(found.candidate.edits[0].start for found in some) for some in assemblies(one)]
 
-    assert [found.candidate.edits[0].start for found in chosen] == [0, 8]
+    assert starts == [[0, 8], [2, 8]]
+
+
+def test_a_plain_edit_goes_before_a_fitted_one_that_repairs_more() -> None:
+    one = board(failing=("f", "g", "h"))
+    one.take(0.9, candidate(0, 1, kind="fitted"), ran(f="passed", g="passed", h="failed", p="passed"))
+    one.take(0.5, candidate(2, 3, kind="comparison"), ran(f="passed", g="failed", h="failed", p="passed"))
+
+    assert one.ordered()[0].candidate.kind == "comparison"
+
+
+def test_what_gets_a_test_further_is_run_by_all_tests_and_may_join_a_repair() -> None:
+    one = board()
+    one.take(0.6, candidate(8, 9), {"status": "ran", "moved": ["g"]})
+    one.take(0.9, candidate(0, 1), ran(f="passed", g="failed", p="passed"))
+
+    (hope,) = one.take_hopes()
+    one.take(*hope, {**ran(f="failed", g="failed", p="passed"), "moved": ["g"]})
+
+    assert [found.moved for found in one.advanced()] == [frozenset({"g"})]
+    assert [sorted(item.candidate.edits[0].start for item in some) for some in assemblies(one)] == [[0, 8]]
+
+
+def test_a_test_that_is_repaired_needs_no_hope() -> None:
+    one = board()
+    one.take(0.6, candidate(8, 9), {"status": "ran", "moved": ["g"]})
+    one.take(0.9, candidate(0, 1), ran(f="failed", g="passed", p="passed"))
+
+    assert one.take_hopes() == []
+
+
+def test_the_best_finds_of_all_tests_are_paired() -> None:
+    one = board()
+    one.take(0.9, candidate(0, 1), ran(f="passed", g="failed", p="passed"))
+    one.take(0.2, candidate(8, 9), ran(f="failed", g="passed", p="passed"))
+    one.take(0.8, candidate(0, 2), ran(f="failed", g="passed", p="passed"))
+
+    starts = [[found.candidate.edits[0].start for found in pair] for pair in synergies(one)]
+
+    assert starts == [[0, 8], [0, 8]]
 
 
 def test_tests_and_their_helpers_are_known_by_their_names() -> None:
