@@ -24,12 +24,14 @@ class Look:
 
     Attributes:
         calls: Arguments that the tests gave to functions, as literals, per `path:name`.
+        lines: Per test and file the lines executed.
         pairs: The second edits, None until all single ones were tried.
     """
 
     board: Board
     sources: Mapping[str, Source]
     calls: Mapping[str, Sequence[Sequence[str]]]
+    lines: Mapping[str, Mapping[str, Sequence[int]]]
     singles: Turns
     partners: Turns
     pairs: Pairs | None = None

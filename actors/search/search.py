@@ -10,6 +10,7 @@ from actors.search.board import Board, Found, Goal, passing
 from actors.search.clusters import clusters
 from actors.search.edits import applied, wire_form
 from actors.search.evidence import gather
+from actors.search.explaining import LOW, explained
 from actors.search.frontier import Frontier, Look, State
 from actors.search.lab import BudgetSpent, Lab
 from actors.search.locate import covering, of_tests, suspicion
@@ -29,8 +30,6 @@ from orchestrator.tree import Tree
 _DETOUR = 0.5
 #: What a test counts for that still fails, but later or nearer to what it expects.
 _FURTHER = 0.4
-#: Of a complete repair by edits that may be meant; below it the search goes on for a while.
-_PLAUSIBLE = 0.12
 
 
 class Search:
@@ -91,7 +90,7 @@ class Search:
     def _is_enough(self) -> bool:
         """Whether the complete repair is plausible, or too little time is left to look for a better one."""
         spent = 1 - self._lab.left_s() / self._request.cpu_s
-        return self._best_merit >= _PLAUSIBLE or spent > self._settings.doubt_share
+        return self._best_merit >= LOW or spent > self._settings.doubt_share
 
     async def _visit(self, state: State) -> tuple[list[Found], bool]:
         """One slice for `state`: its finds, the best first, and whether anything is left to try."""
@@ -132,6 +131,7 @@ class Search:
             board=Board(goal=goal, settings=self._settings),
             sources=sources,
             calls=traces.calls,
+            lines=traces.lines,
             singles=singles,
             partners=Turns(rankings(), self._settings),
         )
@@ -192,10 +192,15 @@ class Search:
         return Improvement(
             changes=self._request.tree.changes_to(tree),
             failing=found.failing,
-            explanation="; ".join([*state.explanations, found.candidate.explanation]),
+            explanation="; ".join([*state.explanations, self._explained(state, found)]),
             candidates=self._trials.tried,
             cpu_s=round(self._lab.cpu_s, 3),
         )
+
+    def _explained(self, state: State, found: Found) -> str:
+        assert state.look is not None
+        repaired = [test for test in self._request.failing if test not in found.failing]
+        return explained(found, state.look.lines, state.look.board.goal, repaired, _merit(state, found))
 
     def _sources(self, tree: Tree) -> dict[str, Source]:
         sources: dict[str, Source] = {}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 DEVELOPMENT = Path(__file__).resolve().parent / "development"
 MEASURING = Path(__file__).resolve().parent / "measuring"
-_TIMEOUT_S = 20
+_TIMEOUT_S = 60
 
 #: Prints the value of each expression; every expression sees the program as freshly imported.
 _EVALUATOR = """
