@@ -22,7 +22,19 @@ import sys
 from orchestrator.errors import EngineMissing, MachineError, RaysmithError, ReplicaLost, StoreOwned, TaskError
 from orchestrator.events import Event, Kind, Status
 from orchestrator.verdict import Verdict
-from serve.api import batch, connect, export, new_app, repair, replay, run, test, verify
+from serve.api import (
+    batch,
+    compare,
+    connect,
+    export,
+    import_run,
+    new_app,
+    repair,
+    replay,
+    run,
+    test,
+    verify,
+)
 from serve.api_factory import Factory, Run
 from serve.results import Result, Tokens
 
@@ -42,8 +54,10 @@ __all__ = [
     "Tokens",
     "Verdict",
     "batch",
+    "compare",
     "connect",
     "export",
+    "import_run",
     "new_app",
     "repair",
     "replay",

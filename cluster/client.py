@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.errors import RaysmithError, ReplicaLost
@@ -117,6 +117,11 @@ class Factory:
         """The run's result in the words of every output."""
         found: dict[str, Any] = self._ask("result", run_id)
         return found
+
+    def take_in(self, events: Sequence[Event]) -> bool:
+        """Take a run of another store in; False where it is there already. See `Orchestrator.take_in`."""
+        is_new: bool = self._ask("take_in", list(events))
+        return is_new
 
     def artifact(self, digest: str) -> bytes:
         """The bytes behind `digest`."""

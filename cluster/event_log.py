@@ -17,9 +17,9 @@ from sqlalchemy.exc import DBAPIError
 
 from cluster import migrations, schema
 from cluster.event_log_chain import draft
+from cluster.event_log_check import CheckReport
 from cluster.event_log_driver import Database, Driver
 from cluster.event_log_projection import RunSummary
-from cluster.event_log_reads import CheckReport
 from cluster.event_log_sql import SqlReads, revision_of
 from cluster.event_log_sqlite import SqliteDatabase
 from cluster.store_settings import StoreSettings
@@ -123,6 +123,10 @@ class EventLog(EventReader):
         while not self._writer.offer(job):
             await asyncio.to_thread(self._writer.wait_for_room, job)
         return await job.future
+
+    def do_blocking(self, work: Callable[[Driver], Any]) -> Any:
+        """`do` for a thread that has no event loop."""
+        return self._await(self._job((), work=work))
 
     def rebuild_projection(self) -> int:
         """Make the list of runs anew from the events; the number of runs.

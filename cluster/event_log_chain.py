@@ -153,6 +153,11 @@ def link(new: Draft, *, seq: int, at: str, prev_hash: str) -> Link:
     return Link(Event(**envelope, hash=digest, data=new.data), new.text)
 
 
+def unchanged(event: Event) -> Link:
+    """A link that was made before, such as one that another store held."""
+    return Link(event, canonical(event.data))
+
+
 def event_of(row: Row) -> Event:
     """The event that a row, with its data as text, holds.
 

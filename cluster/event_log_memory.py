@@ -97,7 +97,7 @@ class MemoryEventLog(LogReads):
         with self._lock:
             return dict(Counter((run.status, run.reason) for run in self._summaries.values()))
 
-    def _usage_of(self, by: By, tenant: str | None, run_id: str | None, since: str) -> Sequence[UsageRow]:
+    def usage_of(self, by: By, tenant: str | None, run_id: str | None, since: str) -> Sequence[UsageRow]:
         with self._lock:
             events = [
                 event
@@ -143,7 +143,7 @@ class MemoryEventLog(LogReads):
         self._all.append(linked.event)
         return linked.event
 
-    def _rows_of(self, run_id: str, after_seq: int = 0, limit: int | None = None) -> Iterator[Row]:
+    def rows_of(self, run_id: str, after_seq: int = 0, limit: int | None = None) -> Iterator[Row]:
         with self._lock:
             links = list(islice(self._links.get(run_id, ()), after_seq, None))[:limit]
         return map(row_of, links)

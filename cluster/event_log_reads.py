@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Collection, Iterator, Sequence
 
-from cluster.event_log_chain import Row, broken, event_of
-from cluster.event_log_projection import RunSummary, summary_of
-from cluster.event_log_usage import By, Spent, UsageRow, added_up, spent, usage_rows
-from orchestrator.errors import RaysmithError, StoreDamaged, StoreError, TaskError
+from cluster.event_log_chain import Row, event_of
+from cluster.event_log_check import Check, CheckReport, Contents
+from cluster.event_log_projection import RunSummary
+from cluster.event_log_usage import By, Spent, UsageRow, spent
+from orchestrator.errors import StoreDamaged, TaskError
 from orchestrator.events import Event, RunState, Status, fold
 
 UNFINISHED = tuple(status for status in Status if not status.is_finished)
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-# Under these keys an event's data names artifacts; the first two name trees.
-TREE_KEYS = frozenset({"tree", "candidate"})
-ARTIFACT_KEYS = TREE_KEYS | {
-    *("patch", "diff", "result", "artifact", "graph_version"),
-    *("agents", "lessons", "answers", "measures", "replies"),
-}
-
-
-class Contents(Protocol):
-    """What a check needs of an artifact store."""
-
-    def get(self, digest: str) -> bytes: ...
-
-    def has(self, digest: str) -> bool: ...
-
-    def tree_entries(self, digest: str) -> Sequence[tuple[str, Any, str]]: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckReport:
-    """How much a check looked at, and everything that was wrong, in words with its place."""
-
-    runs: int
-    events: int
-    artifacts: int
-    problems: tuple[str, ...]
 
 
 class LogReads(ABC):
@@ -94,10 +65,10 @@ class LogReads(ABC):
         Args:
             since: The first day that counts, in UTC, as 2026-01-31; a day is that of the call's end.
         """
-        return [spent(row, by) for row in self._usage_of(by, tenant, run_id, since)]
+        return [spent(row, by) for row in self.usage_of(by, tenant, run_id, since)]
 
     @abstractmethod
-    def _usage_of(self, by: By, tenant: str | None, run_id: str | None, since: str) -> Sequence[UsageRow]:
+    def usage_of(self, by: By, tenant: str | None, run_id: str | None, since: str) -> Sequence[UsageRow]:
         """As `added_up` gives them."""
 
     @abstractmethod
@@ -121,7 +92,7 @@ class LogReads(ABC):
         """Let go of what reading holds."""
 
     @abstractmethod
-    def _rows_of(self, run_id: str, after_seq: int = 0, limit: int | None = None) -> Iterator[Row]:
+    def rows_of(self, run_id: str, after_seq: int = 0, limit: int | None = None) -> Iterator[Row]:
         """A run's rows of the events table, in order, data as text."""
 
     def events(self, run_id: str, after_seq: int = 0, limit: int | None = None) -> list[Event]:
@@ -130,7 +101,7 @@ class LogReads(ABC):
         Raises:
             StoreDamaged: An event's data cannot be read.
         """
-        return [event_of(row) for row in self._rows_of(run_id, after_seq, limit)]
+        return [event_of(row) for row in self.rows_of(run_id, after_seq, limit)]
 
     def state(self, run_id: str) -> RunState:
         """What the run's events fold to.
@@ -140,7 +111,7 @@ class LogReads(ABC):
             StoreDamaged: Its events do not hang together.
             StoreError: A newer Raysmith wrote one of them.
         """
-        events = (event_of(row) for row in self._rows_of(run_id))
+        events = (event_of(row) for row in self.rows_of(run_id))
         first = next(events, None)
         if first is None:
             raise self._no_run(run_id)
@@ -176,23 +147,26 @@ class LogReads(ABC):
 
         Without `artifacts` those are not looked at. It goes on after a problem.
         """
-        check = _Check(artifacts)
-        run_ids = self.run_ids() if run_id is None else [run_id]
+        check = Check(artifacts)
+        if run_id is None:
+            check.found_broken(self.broken_pages())
+        try:
+            run_ids = self.run_ids() if run_id is None else [run_id]
+        except StoreDamaged as error:
+            check.found_broken([error.message])
+            return check.report(0)
         for each in run_ids:
-            before = self.run(each)
-            rows = list(self._rows_of(each))
-            spent_on = self._usage_of(By.STEP, None, each, "")
-            check.run(each, rows, before, self.run(each), spent_on)
-        listed = self.runs(limit=None) if run_id is None else []
-        known = set(self.run_ids()) if run_id is None else set()
-        check.problems += [
-            f"run {run.run_id} is listed but its first event is absent"
-            for run in listed
-            if run.run_id not in known
-        ]
-        return CheckReport(
-            runs=len(run_ids), events=check.events, artifacts=len(check.seen), problems=tuple(check.problems)
-        )
+            check.run(each, self)
+        if run_id is None:
+            # In this order: a run that begins meanwhile is in the second.
+            listed = [run.run_id for run in self.runs(limit=None)]
+            known = set(self.run_ids())
+            check.listed_only(run_id for run_id in listed if run_id not in known)
+        return check.report(len(run_ids))
+
+    def broken_pages(self) -> list[str]:
+        """What the database itself finds wrong with its files; nothing where it cannot look."""
+        return []
 
     def _no_run(self, text: str) -> TaskError:
         if not self.exists:
@@ -205,91 +179,3 @@ class LogReads(ABC):
 def _chain(first: Event, rest: Iterator[Event]) -> Iterator[Event]:
     yield first
     yield from rest
-
-
-class _Check:
-    def __init__(self, artifacts: Contents | None) -> None:
-        self._artifacts = artifacts
-        self.events = 0
-        self.seen: set[str] = set()
-        self.problems: list[str] = []
-
-    def run(
-        self,
-        run_id: str,
-        rows: Sequence[Row],
-        before: RunSummary | None,
-        after: RunSummary | None,
-        spent_on: Sequence[UsageRow],
-    ) -> None:
-        """Check one run. Its summary was read before and after its rows: appends may come between."""
-        events: list[Event] = []
-        known = len(self.problems)
-        last_seq, prev_hash = 0, ""
-        self.events += len(rows)
-        for row in rows:
-            if problem := broken(row, last_seq, prev_hash):
-                self.problems.append(problem)
-            try:
-                event = event_of(row)
-            except StoreDamaged as error:
-                self.problems.append(error.message)
-                break
-            last_seq, prev_hash = event.seq, event.hash
-            events.append(event)
-        if len(self.problems) == known:
-            self._projection(run_id, events, before, after)
-            self._usage(run_id, events, after, spent_on)
-        for event in events:
-            self._contents(event)
-
-    def _projection(
-        self, run_id: str, events: Sequence[Event], before: RunSummary | None, after: RunSummary | None
-    ) -> None:
-        told = events[: before.last_seq] if before else events
-        try:
-            expected = summary_of(fold(told))
-        except StoreError as error:
-            self.problems.append(error.message)
-            return
-        if before != expected or after is None or after.last_seq < len(events):
-            self.problems.append(f"run {run_id} is listed otherwise than its events say")
-
-    def _usage(
-        self, run_id: str, events: Sequence[Event], after: RunSummary | None, spent_on: Sequence[UsageRow]
-    ) -> None:
-        is_whole = after is not None and after.last_seq == len(events)
-        expected = added_up(usage_rows(events), By.STEP)
-        if is_whole and sorted(map(tuple, spent_on)) != expected:
-            self.problems.append(f"run {run_id} is said to have cost otherwise than its events say")
-
-    def _contents(self, event: Event) -> None:
-        if self._artifacts is None:
-            return
-        for key, digest in _named(event.data):
-            if digest in self.seen:
-                continue
-            self.seen.add(digest)
-            try:
-                self._artifacts.get(digest)
-                entries = self._artifacts.tree_entries(digest) if key in TREE_KEYS else []
-            except RaysmithError as error:
-                self.problems.append(f"event {event.seq} of run {event.run_id}: {error.message}")
-                continue
-            self.problems += [
-                f"event {event.seq} of run {event.run_id}: {path!r} of tree {digest} ({content}) is absent"
-                for path, _, content in entries
-                if not self._artifacts.has(content)
-            ]
-
-
-def _named(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every artifact that event data names, with the key it stands under."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _named(inner, name)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _named(inner, key)
-    elif key in ARTIFACT_KEYS and isinstance(value, str) and _DIGEST.fullmatch(value):
-        yield key, value

@@ -18,7 +18,7 @@ from cluster.event_log_driver import Database, StoreAway
 from cluster.event_log_projection import RunSummary, clean_text, summary_fields, summary_from
 from cluster.event_log_reads import LogReads
 from cluster.event_log_usage import AMOUNTS, GROUPS, By, UsageRow
-from orchestrator.errors import StoreError
+from orchestrator.errors import StoreDamaged, StoreError
 from orchestrator.events import Event, Status
 
 _CHUNK = 2000
@@ -41,6 +41,15 @@ class SqlReads(LogReads):
     def dialect(self) -> str:
         """`sqlite` or `postgresql`."""
         return self._engine.dialect.name
+
+    def broken_pages(self) -> list[str]:
+        if self.dialect != "sqlite":
+            return []
+        try:
+            rows = self._select(text("PRAGMA integrity_check(20)"))
+        except StoreDamaged as error:
+            return [error.message]
+        return [str(row[0]) for row in rows if row[0] != "ok"]
 
     def select(self, query: Any) -> Sequence[Row[Any]]:
         """The rows of a statement, none where nothing was ever written."""
@@ -104,7 +113,7 @@ class SqlReads(LogReads):
         rows: Any = self._select(query)
         return {(Status(status), reason): number for status, reason, number in rows}
 
-    def _usage_of(self, by: By, tenant: str | None, run_id: str | None, since: str) -> Sequence[UsageRow]:
+    def usage_of(self, by: By, tenant: str | None, run_id: str | None, since: str) -> Sequence[UsageRow]:
         table = schema.usage.c
         groups = [table[name] for name in GROUPS[by]]
         query = select(*groups, *(func.sum(table[name]) for name in AMOUNTS)).group_by(*groups)
@@ -145,7 +154,7 @@ class SqlReads(LogReads):
         # Not in a fork: its connections are the parent's.
         self._engine.dispose(close=os.getpid() == self._opened_by)
 
-    def _rows_of(self, run_id: str, after_seq: int = 0, limit: int | None = None) -> Iterator[EventRow]:
+    def rows_of(self, run_id: str, after_seq: int = 0, limit: int | None = None) -> Iterator[EventRow]:
         table = schema.events.c
         left = limit
         while left is None or left > 0:

@@ -238,6 +238,10 @@ class Export:
     def __exit__(self, *_error: object) -> None:
         self._zip.close()
 
+    def digests(self) -> list[str]:
+        """Every artifact in it."""
+        return [found[1] for name in self._entries if (found := _ARTIFACT.fullmatch(name))]
+
     def get(self, digest: str) -> bytes:
         """An artifact, verified when the file was opened.
 

@@ -260,6 +260,14 @@ class FactoryActor:
         """See `Orchestrator.result`."""
         return await (await self._orchestrator()).result(run_id)
 
+    async def export(self, run_id: str, secrets: Mapping[str, str]) -> bytes:
+        """See `Orchestrator.export`."""
+        return await (await self._orchestrator()).export(run_id, secrets)
+
+    async def take_in(self, events: Sequence[Event]) -> bool:
+        """See `Orchestrator.take_in`. A caller that goes away does not stop it half way."""
+        return await finished((await self._orchestrator()).take_in(events))
+
     async def artifact(self, digest: str) -> bytes:
         """See `Orchestrator.artifact`."""
         return await (await self._orchestrator()).artifact(digest)

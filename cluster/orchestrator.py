@@ -7,11 +7,12 @@ No state that matters lives only here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from cluster.approvals import is_decided, is_parked_at_gate, open_gate
 from cluster.calls import called
+from cluster.importing import insert
 from cluster.intake import branch, graph_for, submission
 from cluster.run_tasks import RunTasks
 from orchestrator.declaration import Declaration, declared
@@ -160,6 +161,11 @@ class Orchestrator(RunTasks):
         kept = inherited(kept_by_retry(events, parent, graph, node))
         place = {"seq": parent.last_seq, "from": node, "retry": True}
         return await self._branch(parent, graph, kept, key, place)
+
+    async def take_in(self, events: Sequence[Event]) -> bool:
+        """Take in a run of another store, see `cluster.importing.insert`; its contents are stored."""
+        is_new: bool = await self._log.do(lambda driver: insert(driver, events))
+        return is_new
 
     async def _past(self, run_id: str) -> tuple[RunState, list[Event]]:
         run_id = await asyncio.to_thread(self._log.find_run, run_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -84,6 +84,35 @@ class Reach:
             "decide", run_id, node, approved, by, why, within_s=SUBMITS_WITHIN_S
         )
         return state
+
+    async def pause(self, run_id: str, *, by: str, why: str, now: bool) -> RunState:
+        """See `Orchestrator.pause`."""
+        state: RunState = await self._ask("pause", run_id, by, why, now, within_s=SUBMITS_WITHIN_S)
+        return state
+
+    async def resume(self, run_id: str) -> bool:
+        """See `Orchestrator.resume`, of one run; whether it goes on."""
+        return bool(await self._ask("resume", [run_id], within_s=SUBMITS_WITHIN_S))
+
+    async def fork(self, run_id: str, start: str, declaration: Mapping[str, Any] | None, key: str) -> str:
+        """See `Orchestrator.fork`."""
+        new_id: str = await self._ask("fork", run_id, start, declaration, key, within_s=SUBMITS_WITHIN_S)
+        return new_id
+
+    async def retry(self, run_id: str, node: str, key: str) -> str:
+        """See `Orchestrator.retry`."""
+        new_id: str = await self._ask("retry", run_id, node, key, within_s=SUBMITS_WITHIN_S)
+        return new_id
+
+    async def export(self, run_id: str, secrets: Mapping[str, str]) -> bytes:
+        """See `Orchestrator.export`."""
+        content: bytes = await self._ask("export", run_id, secrets, within_s=SUBMITS_WITHIN_S)
+        return content
+
+    async def artifact(self, digest: str) -> bytes:
+        """See `Orchestrator.artifact`."""
+        content: bytes = await self._ask("artifact", digest)
+        return content
 
     async def state(self, run_id: str) -> RunState:
         """See `Orchestrator.state`."""

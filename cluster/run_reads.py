@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from cluster.artifacts import ArtifactStore
 from cluster.event_log import EventLog, RunSummary
 from cluster.event_log_usage import By, Spent
+from cluster.export import export_bytes
 from orchestrator.events import Event, RunState, Status
 from orchestrator.report import changes_from, diff_text, result
 
@@ -68,6 +69,11 @@ class RunReads:
         """The run's result in the words of every output."""
         state = await self.state(run_id)
         return await asyncio.to_thread(result, state, self._artifacts.get)
+
+    async def export(self, run_id: str, secrets: Mapping[str, str]) -> bytes:
+        """Everything of a run as one file, see `cluster.export.write_export`."""
+        events = await asyncio.to_thread(self._log.events, run_id)
+        return await asyncio.to_thread(export_bytes, events, self._artifacts, secrets)
 
     async def artifact(self, digest: str) -> bytes:
         """The bytes behind `digest`."""

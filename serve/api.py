@@ -133,6 +133,44 @@ def export(run_id: str, out: Folder, **place: Unpack[Place]) -> Path:
     return file
 
 
+def import_run(file: Folder, **place: Unpack[Place]) -> str:
+    """Take the run in `file`, which `export` wrote, into this store as it was; its id.
+
+    Raises:
+        TaskError: It is no whole export, the run had not ended, or another of that id is there.
+        StoreOwned: Another process writes the store.
+    """
+    from cluster.artifacts import ArtifactStore
+    from serve.commands.door import Door
+    from serve.commands.importing import insert_run
+    from serve.render import Screen
+    from serve.replays import take_in
+
+    loaded = _loaded(place)
+    door = Door(loaded=loaded, screen=Screen(as_json=True))
+    store = ArtifactStore(loaded.config.store.artifacts_url(loaded.home))
+    return str(take_in(Path(file), store, lambda events: insert_run(door, events))["run_id"])
+
+
+def compare(first: str, second: str, **place: Unpack[Place]) -> dict[str, Any]:
+    """Two past runs side by side, see `orchestrator.comparison.compared`; no factory is needed.
+
+    Raises:
+        TaskError: There is no such run.
+    """
+    from cluster.artifacts import ArtifactStore
+    from cluster.event_log import EventReader
+    from orchestrator.comparison import compared
+    from orchestrator.events import fold
+    from orchestrator.report import result
+
+    loaded = _loaded(place)
+    store = ArtifactStore(loaded.config.store.artifacts_url(loaded.home))
+    with EventReader(loaded.config.store, loaded.home) as log:
+        one, other = (log.events(log.find_run(each)) for each in (first, second))
+    return compared(one, other, (result(fold(one), store.get), result(fold(other), store.get)))
+
+
 def replay(file: Folder, *, rerun_tests: bool = False, **place: Unpack[Place]) -> ReplayResult:
     """Do the run in `file`, which `export` wrote, again without a model, and compare; no factory is needed.
 

@@ -91,6 +91,49 @@ class Run:
         self._client.cancel(self.run_id, reason)
         return self.result()
 
+    def pause(self, *, by: str = "python", why: str = "", now: bool = False) -> str:
+        """Let it rest; its status, which is `parked` once its last step has ended.
+
+        Raises:
+            TaskError: It has ended, or waits for a person.
+        """
+        return str(self._client.pause(self.run_id, by=by, why=why, now=now).status)
+
+    def resume(self) -> None:
+        """Carry it on; one that succeeded stays as it is."""
+        self._client.resume([self.run_id])
+
+    def retry(self, node: str) -> Run:
+        """Do its failed `node` anew, and all that needs it, in a new run that inherits the rest.
+
+        Raises:
+            TaskError: It has not ended, or the node did not fail.
+        """
+        return self._next(self._client.retry(self.run_id, node))
+
+    def replay(self, start: str, *, graph: Mapping[str, Any] | None = None) -> Run:
+        """A new run that inherits what came before the node or step `start`, and goes on from there.
+
+        Args:
+            start: It came to its end.
+            graph: Another graph's declaration.
+
+        Raises:
+            TaskError: There is no such step, or the graph does not fit.
+        """
+        return self._next(self._client.fork(self.run_id, start, graph))
+
+    def decide(self, approved: bool, *, node: str | None = None, by: str = "python", why: str = "") -> None:
+        """Say yes or no at a gate of its graph; `node` may be left out where one is open.
+
+        Raises:
+            TaskError: It has ended, the node asks nothing, or it was decided before.
+        """
+        self._client.decide(self.run_id, node, approved=approved, by=by, why=why)
+
+    def _next(self, run_id: str) -> Run:
+        return Run(self._client, run_id, base=self._base, path=self._path)
+
     def apply(self) -> tuple[str, ...]:
         """Write the patch of a run that succeeded into the folder that it was made from; its paths.
 

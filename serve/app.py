@@ -34,7 +34,7 @@ def create_api(site: Site) -> ASGIApp:
     from starlette.exceptions import HTTPException
 
     from serve.dashboard import pages
-    from serve.routes import factory, faults, openapi, runs, usage
+    from serve.routes import factory, faults, openapi, runs, steering, usage
     from serve.routes.gate import VERSIONED, Gate
 
     api = FastAPI(
@@ -51,7 +51,7 @@ def create_api(site: Site) -> ASGIApp:
     )
     api.state.site = site
     for prefix in ("", VERSIONED):
-        for router in (runs.router, usage.router, factory.router):
+        for router in (runs.router, steering.router, usage.router, factory.router):
             api.include_router(router, prefix=prefix)
     api.include_router(pages.router)
     api.add_middleware(Gate, site=site)

@@ -11,11 +11,13 @@ import typer
 from orchestrator.errors import RaysmithError
 from serve.commands import (
     batch,
+    checking,
     contexts,
     control,
     costs,
     deciding,
     graphs,
+    importing,
     machine,
     past,
     replaying,
@@ -62,6 +64,8 @@ for _panel, _commands in _COMMANDS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
 app.command("list", rich_help_panel="Runs")(past.list_runs)
+app.command("import", rich_help_panel="Runs")(importing.import_run)
+app.command("check-log", rich_help_panel="Store")(checking.check_log)
 app.add_typer(graphs.graph, rich_help_panel="Work")
 app.add_typer(serving.keys, rich_help_panel="Factory")
 app.command("_daemon", hidden=True)(control.daemon)

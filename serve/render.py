@@ -273,3 +273,35 @@ def _against(verdict: Mapping[str, Any]) -> Iterable[str]:
         if len(tests) > _SHOWN_TESTS:
             yield f"  {name}: and {len(tests) - _SHOWN_TESTS} more"
     yield from (f"  finding: {clean(finding)}" for finding in verdict.get("findings", ()))
+
+
+def comparison_lines(told: Mapping[str, Any]) -> Iterable[str]:
+    """What `orchestrator.comparison.compared` found, for people."""
+    yield f"{told['runs'][0]}  |  {told['runs'][1]}"
+    for name, label in (("same_task", "task"), ("same_graph", "graph")):
+        if not told[name]:
+            yield f"another {label}"
+    for name in ("outcome", "nodes", "steps", "tests", "cost"):
+        for key, (first, second) in told[name].items():
+            if first != second:
+                yield f"{name} {key}: {_shown(first)}  |  {_shown(second)}"
+    if not told["patch"]["same"]:
+        files = [", ".join(each) or "none" for each in told["patch"]["files"]]
+        yield f"another patch: {files[0]}  |  {files[1]}"
+    yield f"{told['shared']} facts in common"
+    if told["parted_at"]:
+        yield f"they part at {'  |  '.join(_place(at) for at in told['parted_at'])}"
+    if told["equal"]:
+        yield "same outcome, nodes, tests and patch"
+
+
+def _place(at: Mapping[str, Any] | None) -> str:
+    if at is None:
+        return "its end"
+    return f"event {at['seq']} ({at['type']}{' of ' + at['step'] if at['step'] else ''})"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(str(each) for each in value.values() if each not in (None, "", []))[:80]
+    return "-" if value is None else str(value)

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,9 @@ from serve.commands.running import error_object
 if TYPE_CHECKING:
     from actors.replay.run import Replayed
     from actors.sandbox.settings import SandboxSettings
+    from cluster.artifacts import ArtifactStore
     from cluster.export import Contents, Export
+    from orchestrator.declaration import Declaration
     from orchestrator.recording import Differs
 
 SUFFIX = ".raysmith.zip"
@@ -57,6 +59,35 @@ def save_export(
         "sha256": digest,
         "events": len(events),
     }
+
+
+def take_in(file: Path, store: ArtifactStore, insert: Callable[[Sequence[Event]], bool]) -> dict[str, Any]:
+    """Take the run in `file` into a store; its facts as JSON values.
+
+    Args:
+        file: An export; all of it is verified before anything is written.
+        store: Takes its contents.
+        insert: Commits its events; False where they are there already.
+
+    Raises:
+        ExportRefused: It is no whole export of a run.
+        TaskError: The run has not ended, or another of that id is there.
+    """
+    from cluster.export import Export
+    from cluster.importing import store_contents
+    from orchestrator.events import fold
+
+    with Export(file) as export:
+        events = export.events
+        state = fold(events)
+        if not state.status.is_finished:
+            raise TaskError(
+                f"run {state.run_id} had not ended when it was exported, and would go on in two stores",
+                f"`raysmith pause {state.run_id}` there, export it again, and resume it here",
+            )
+        contents = store_contents(export, store)
+    told = {"run_id": state.run_id, "events": len(events), "artifacts": contents}
+    return {**told, "imported": insert(events)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +134,11 @@ class ReplayResult:
 
 
 async def replay_file(
-    file: Path, *, rerun: SandboxSettings | None = None, python: str | None = None
+    file: Path,
+    *,
+    rerun: SandboxSettings | None = None,
+    python: str | None = None,
+    graph: Declaration | None = None,
 ) -> ReplayResult:
     """Do the run in `file` again, offline, and compare.
 
@@ -111,6 +146,7 @@ async def replay_file(
         file: An export. Nothing in it is trusted.
         rerun: How to really do its test runs again; None answers them from the file.
         python: Interpreter for that; one that the file names is never used.
+        graph: Another graph than the run's own; what that asks for and was not recorded is a difference.
 
     Raises:
         ExportRefused: It is no whole export of a run.
@@ -130,8 +166,8 @@ async def replay_file(
                     f"the run's tests had an interpreter of their own ({recording.task.python})",
                     "name one on this machine by --python, or leave out --rerun-tests",
                 )
-            graph = graph_in(recording.state, export.get)
-            done = await replay(recording, graph, tree, candidate, tests)
+            followed = graph or graph_in(recording.state, export.get)
+            done = await replay(recording, followed, tree, candidate, tests)
         except RaysmithError:
             raise
         except Exception as error:

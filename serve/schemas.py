@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,9 @@ from orchestrator.events import Status
 
 _DEEPEST = 16
 _MOST_INT = 2**63
+
+_OPEN_KEYS = "retry, timeout_s, budget, context, on_failure"
+_OPEN_POLICY = re.compile(rf"[a-z][a-z0-9_-]*\.policy\.({_OPEN_KEYS.replace(', ', '|')})(\.[a-z_]+)*")
 
 Word = Annotated[str, Field(min_length=1, max_length=1000)]
 
@@ -224,6 +228,68 @@ class Decision(BaseModel):
 
 class Decided(BaseModel):
     """How a run stands after a decision."""
+
+    run_id: str
+    status: Status
+    reason: str | None
+
+
+class Rest(BaseModel):
+    """A person's word that a run is to rest."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    now: bool = Field(default=False, description="Stop steps that are at work too; they are done anew later.")
+    why: str = Field(default="", max_length=2000, description="Kept in the event log.")
+
+
+class Retry(BaseModel):
+    """Which failed node is to be done anew."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    node: str = Field(min_length=1, max_length=1000, description="A node that failed; or a step.")
+
+
+class Replay(BaseModel):
+    """From where a new run goes on, and what is different in it."""
+
+    model_config = ConfigDict(populate_by_name=True, extra="forbid")
+
+    start: str = Field(
+        alias="from", min_length=1, max_length=1000, description="A node or a step that came to its end."
+    )
+    graph: str | None = Field(default=None, max_length=100, description="Another graph that ships.")
+    set: dict[str, Any] = Field(
+        default={}, max_length=100, description="Policies by key, `NODE.policy.KEY`: a value."
+    )
+
+    @field_validator("set")
+    @classmethod
+    def _of_a_policy(cls, value: dict[str, Any]) -> dict[str, Any]:
+        _check_plain(value, 0)
+        # Which models and how weak a sandbox is the factory's to say, not a client's.
+        for key in value:
+            if not _OPEN_POLICY.fullmatch(key):
+                raise ValueError(f"{key!r:.100} is not NODE.policy.KEY with a KEY of {_OPEN_KEYS}")
+        return value
+
+
+class Comparison(BaseModel):
+    """Two runs side by side; pairs are first, second."""
+
+    model_config = ConfigDict(extra="allow")
+
+    runs: list[str]
+    equal: bool
+    same_task: bool
+    same_graph: bool
+    shared: int
+    parted_at: list[dict[str, Any] | None] | None
+
+
+class Paused(BaseModel):
+    """How a run stands after it was asked to rest, or to go on."""
 
     run_id: str
     status: Status

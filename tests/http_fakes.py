@@ -15,10 +15,14 @@ from cluster.approvals import open_gate
 from cluster.event_log_memory import MemoryEventLog
 from cluster.event_log_projection import RunSummary
 from cluster.event_log_usage import By, Spent
+from cluster.graphs import shipped
 from cluster.live_run import task_to_json
 from orchestrator.errors import KeyReused, ReplicaLost
 from orchestrator.events import Event, Kind, NewEvent, RunState, Status
+from orchestrator.forking import start_of
+from orchestrator.pausing import check_pausable
 from orchestrator.report import result
+from orchestrator.retrying import kept_by_retry
 from orchestrator.task import Task
 from orchestrator.tree import Tree
 from serve.app import create_api
@@ -41,6 +45,7 @@ class FakeFloor:
     submitted: list[tuple[Task, Tree | None, Tree | None]] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     keys: dict[str, tuple[str, str]] = field(default_factory=dict)
+    forked: list[tuple[str, Mapping[str, Any] | None]] = field(default_factory=list)
     error: Exception | None = None
 
     def _reach(self) -> None:
@@ -93,6 +98,37 @@ class FakeFloor:
         gate = open_gate(self.log.state(run_id), node)
         self.tell(run_id, Kind.APPROVAL_DECIDED, {"approved": approved, "by": by, "why": why}, step=gate)
         return self.log.state(run_id)
+
+    async def pause(self, run_id: str, *, by: str, why: str, now: bool) -> RunState:
+        self._reach()
+        check_pausable(self.log.state(run_id))
+        self.tell(run_id, Kind.PAUSE_REQUESTED, {"by": by, "why": why, "now": now})
+        return self.log.state(run_id)
+
+    async def resume(self, run_id: str) -> bool:
+        self._reach()
+        self.tell(run_id, Kind.RUN_RESUMED)
+        return True
+
+    async def fork(self, run_id: str, start: str, declaration: Mapping[str, Any] | None, key: str) -> str:
+        self._reach()
+        start_of(self.log.events(run_id), start)
+        self.forked.append((start, declaration))
+        return self.begin(f"r-f{len(self.forked):09x}")
+
+    async def retry(self, run_id: str, node: str, key: str) -> str:
+        self._reach()
+        state = self.log.state(run_id)
+        kept_by_retry(self.log.events(run_id), state, shipped(str(state.task["graph"])), node)
+        return self.begin("r-e000000001")
+
+    async def export(self, run_id: str, secrets: Mapping[str, str]) -> bytes:
+        self._reach()
+        return f"export of {run_id}".encode()
+
+    async def artifact(self, digest: str) -> bytes:
+        self._reach()
+        return self.patches[digest]
 
     async def state(self, run_id: str) -> RunState:
         self._reach()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import TaskError
-from orchestrator.events import fold
+from orchestrator.events import Event, fold
 from serve.commands.door import Door
 from serve.commands.past import recall
 from serve.commands.running import finish, follow, store_folder
+
+if TYPE_CHECKING:
+    from orchestrator.declaration import Declaration
 
 _OF_POLICY = re.compile(r"[a-z][a-z0-9_-]*\.policy\..")
 
@@ -58,6 +61,28 @@ def fork(door: Door, run: str, start: str, graph: str | None, policies: Mapping[
         ended, result = follow(door, factory, run_id)
         written = store_folder(door, factory, ended, result, None)
     return finish(door, written)
+
+
+def checked_graph(
+    door: Door, events: Sequence[Event], start: str | None, graph: str | None, policies: Mapping[str, Any]
+) -> Declaration | None:
+    """The graph that a run of `events` is replayed by from `start` on; None for its own.
+
+    Raises:
+        TaskError: There is no such step, or the graph does not fit.
+    """
+    from cluster.export import graph_in
+    from orchestrator.declaration import declared
+    from orchestrator.forking import check_same_past, start_of
+
+    state = fold(events)
+    seq = start_of(events, start) if start is not None else 1
+    values = _declaration(door, state.graph_version, graph, policies)
+    if values is None:
+        return None
+    other = declared(values, "the changed graph")
+    check_same_past(graph_in(state, door.artifacts().get), other, events, seq)
+    return other
 
 
 def _declaration(

@@ -12,7 +12,7 @@ from orchestrator.errors import TaskError
 from orchestrator.events import Event, RunState, Status
 from serve.commands import options
 from serve.commands.door import Door, open_door
-from serve.render import clean, event_line, result_lines
+from serve.render import clean, comparison_lines, event_line, result_lines
 
 if TYPE_CHECKING:
     from cluster.event_log_projection import RunSummary
@@ -103,13 +103,18 @@ def events(
 
 def diff(
     run: options.RunId,
+    other: Annotated[
+        str | None, typer.Argument(metavar="[OTHER]", help="A second run, to compare the first with.")
+    ] = None,
     config: options.ConfigFile = None,
     settings: options.Settings = None,
     verbose: options.Verbose = False,
     as_json: options.Json = False,
 ) -> int:
-    """Print a run's patch, or the best it had so far."""
+    """Print a run's patch, or the best it had so far; of two runs, where they part and how they differ."""
     door = open_door(as_json=as_json, verbose=verbose, file=config, settings=settings)
+    if other is not None:
+        return _compare(door, run, other)
     state, _ = recall(door, run)
     text, files = _diff_of(door, state)
     if as_json:
@@ -120,6 +125,19 @@ def diff(
         raise TaskError(
             f"run {state.run_id} has no patch", f"`raysmith show {state.run_id}` tells how it stands"
         )
+    return 0
+
+
+def _compare(door: Door, run: str, other: str) -> int:
+    from orchestrator.comparison import compared
+
+    (one, first), (two, second) = recall(door, run), recall(door, other)
+    told = compared(first, second, (_result(door, one), _result(door, two)))
+    if door.screen.as_json:
+        door.screen.object(told)
+        return 0
+    for line in comparison_lines(told):
+        door.screen.line(clean(line, 500))
     return 0
 
 

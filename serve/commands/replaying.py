@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from orchestrator.errors import TaskError
+from orchestrator.events import Event
 from serve.commands import forking, options
-from serve.commands.door import open_door
+from serve.commands.door import Door, open_door
 from serve.commands.past import recall
 from serve.render import clean, clean_lines
 
@@ -48,7 +52,7 @@ def export(
 def replay(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE|RUN", help="What `raysmith export` wrote; with --from a run's id."),
+        typer.Argument(metavar="FILE|RUN", help="What `raysmith export` wrote, or a run's id."),
     ],
     start: Annotated[
         str | None,
@@ -63,9 +67,17 @@ def replay(
         typer.Option(
             "--graph",
             metavar="NAME|FILE",
-            help="With --from: another graph; --set NODE.policy.KEY=VALUE changes one.",
+            help="With --from or --offline: another graph; --set NODE.policy.KEY=VALUE changes one.",
         ),
     ] = None,
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline",
+            help="Of a run of here: do it again with its recorded replies and test runs, as for a FILE. With "
+            "--from from there on, with --graph by that graph.",
+        ),
+    ] = False,
     rerun_tests: Annotated[
         bool,
         typer.Option("--rerun-tests", help="Really run every test run again in the sandbox, and compare it."),
@@ -77,20 +89,24 @@ def replay(
     as_json: options.Json = False,
 ) -> int:
     """Do an exported run again, without GPU, key or model, and compare; or a run of here from a step on."""
-    if start is not None:
-        policies, others = forking.split_settings(settings or ())
+    policies, others = forking.split_settings(settings or ())
+    if start is not None and not offline:
         door = open_door(as_json=as_json, verbose=verbose, file=config, settings=others)
         return forking.fork(door, str(file), start, graph, policies)
-    if graph is not None:
-        raise TaskError("--graph goes with --from", "give --from STEP and a run's id")
+    if (graph is not None or policies) and not offline:
+        raise TaskError("--graph goes with --from or --offline", "give one of them, and a run's id")
     from serve.replays import replay_file, sentences
     from serve.tasks import interpreter
 
-    door = open_door(as_json=as_json, verbose=verbose, file=config, settings=settings)
+    door = open_door(as_json=as_json, verbose=verbose, file=config, settings=others)
     rerun = door.config.sandbox if rerun_tests else None
     import asyncio
 
-    result = asyncio.run(replay_file(file, rerun=rerun, python=interpreter(python)))
+    with _recorded(door, file) as (recorded, known):
+        declaration = forking.checked_graph(door, known, start, graph, policies) if known else None
+        result = asyncio.run(
+            replay_file(recorded, rerun=rerun, python=interpreter(python), graph=declaration)
+        )
     if as_json:
         door.screen.object(result.json())
     else:
@@ -100,3 +116,18 @@ def replay(
             door.screen.line(f"first difference: {clean_lines(result.difference.message)}", "bold")
             door.screen.line(f"  next: {clean_lines(result.difference.next_move)}")
     return 0 if result.equal else 1
+
+
+@contextlib.contextmanager
+def _recorded(door: Door, file: Path) -> Iterator[tuple[Path, list[Event]]]:
+    """The export that is meant, and the events where that is a run of here."""
+    from serve.replays import SUFFIX, save_export
+
+    if file.exists() or file.suffix:
+        yield file, []
+        return
+    state, known = recall(door, str(file))
+    with tempfile.TemporaryDirectory() as folder:
+        passing = Path(folder) / f"{state.run_id}{SUFFIX}"
+        save_export(passing, known, door.artifacts(), known_secrets={})
+        yield passing, known

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.pausing import is_paused
+from orchestrator.pausing import check_pausable, is_paused
 from serve.commands import options
-from serve.commands.control import find
 from serve.commands.deciding import By, Why, user
 from serve.commands.door import Interrupted, open_door
+from serve.commands.past import recall
 from serve.commands.running import finish, follow, store_folder
 from serve.render import event_line
 
@@ -29,7 +29,11 @@ def pause(
 ) -> int:
     """Let a run rest: no further step begins, those at work come to their end; `resume RUN` goes on."""
     door = open_door(as_json=as_json, verbose=verbose, file=config, settings=settings)
-    run_id = find(door, run)
+    before, _ = recall(door, run)
+    run_id = before.run_id
+    if not is_paused(before):
+        # Before a factory is started for it.
+        check_pausable(before)
     with door.factory() as factory:
         try:
             state = factory.pause(run_id, by=by or user(), why=why, now=now)
@@ -60,8 +64,14 @@ def retry(
     as_json: options.Json = False,
 ) -> int:
     """Do a failed node of an ended run anew, and all that needs it, in a new run that inherits the rest."""
+    from cluster.export import graph_in
+    from orchestrator.retrying import kept_by_retry
+
     door = open_door(as_json=as_json, verbose=verbose, file=config, settings=settings)
-    run_id = find(door, run)
+    state, known = recall(door, run)
+    run_id = state.run_id
+    # Before a factory is started for it.
+    kept_by_retry(known, state, graph_in(state, door.artifacts().get), node)
     with door.factory() as factory:
         new_id = factory.retry(run_id, node)
         door.screen.line(f"run {new_id} does {node} of {run_id} anew")

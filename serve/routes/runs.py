@@ -69,12 +69,12 @@ async def submit(
     """Accept a run. It is in the event log before this answers, and goes on when the caller leaves."""
     key = _key(idempotency_key, request.state.caller)
     # Before the body: who sends a large one should not wait for a refusal.
-    await _takes_runs(here.floor)
+    await takes_runs(here.floor)
     order = await order_of(request, here, request.state.tenant)
     run_id, was_there = await here.floor.submit(
         order.task, order.tree, order.candidate, key=key, fingerprint=order.fingerprint
     )
-    headers = {"Location": f"{_front(request)}/runs/{run_id}"}
+    headers = {"Location": f"{front(request)}/runs/{run_id}"}
     if was_there:
         headers["Idempotency-Replayed"] = "true"
     return Json({"ok": True, "run_id": run_id, "status": "pending"}, 202, headers)
@@ -100,7 +100,7 @@ async def list_runs(
             "total": total,
             "limit": limit,
             "offset": offset,
-            "next": f"{_front(request)}/runs?{urlencode(query)}" if following < total else None,
+            "next": f"{front(request)}/runs?{urlencode(query)}" if following < total else None,
         }
     )
 
@@ -258,7 +258,12 @@ def told(state: RunState, result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-async def _takes_runs(floor: Floor) -> None:
+async def takes_runs(floor: Floor) -> None:
+    """Return when a run may be submitted.
+
+    Raises:
+        Problem: The factory is full, or runs code without a sandbox.
+    """
     stand = await floor.stand()
     if stand["unsandboxed"]:
         raise Problem(
@@ -295,5 +300,6 @@ def _header_fault(name: str, message: str) -> Problem:
     return Problem(422, "invalid", message, faults=[FieldFault(field=name, message=message)])
 
 
-def _front(request: Request) -> str:
+def front(request: Request) -> str:
+    """The version that the request's path begins with."""
     return VERSIONED if request.url.path.startswith(f"{VERSIONED}/") else ""

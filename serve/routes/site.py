@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -39,6 +39,18 @@ class Floor(Protocol):
     async def decide(
         self, run_id: str, node: str | None, *, approved: bool, by: str, why: str
     ) -> RunState: ...
+
+    async def pause(self, run_id: str, *, by: str, why: str, now: bool) -> RunState: ...
+
+    async def resume(self, run_id: str) -> bool: ...
+
+    async def fork(self, run_id: str, start: str, declaration: Mapping[str, Any] | None, key: str) -> str: ...
+
+    async def retry(self, run_id: str, node: str, key: str) -> str: ...
+
+    async def export(self, run_id: str, secrets: Mapping[str, str]) -> bytes: ...
+
+    async def artifact(self, digest: str) -> bytes: ...
 
     async def state(self, run_id: str) -> RunState: ...
 

@@ -208,10 +208,13 @@ async def test_a_check_finds_artifacts_that_events_name_and_nobody_has(tmp_path:
 
     report = log.check(artifacts=store)
 
-    assert (report.runs, report.events, report.artifacts) == (2, 4, 3)
+    files = {file.digest for file in TREE.files.values()}
+    assert (report.runs, report.events, report.artifacts) == (2, 4, 3 + len(files))
     (problem,) = report.problems
     assert problem.startswith(f"event 3 of run r-2: artifact {'1' * 64} is not in")
 
     digest = TREE.files["run.sh"].digest
     (tmp_path / digest[:2] / digest[2:4] / digest).unlink()
     assert any("'run.sh' of tree" in problem for problem in log.check("r-2", artifacts=store).problems)
+    (tmp_path / digest[:2] / digest[2:4] / digest).write_bytes(b"#!/bin/sh\nrm -rf /\n")
+    assert any("holds other bytes" in problem for problem in log.check("r-2", artifacts=store).problems)

@@ -17,7 +17,7 @@ from cluster.event_log import EventLog, EventReader, open_log, open_reader, stor
 from cluster.store_settings import StoreSettings
 from orchestrator import failpoints
 from orchestrator.errors import StoreDamaged, StoreError, StoreOwned, TaskError
-from orchestrator.events import Event
+from orchestrator.events import Event, canonical, chain_hash
 
 QUICK = StoreSettings(busy_timeout_s=0.2)
 
@@ -366,7 +366,7 @@ DAMAGE = {
     "UPDATE events SET at = '2020-01-01' WHERE seq = 3": "event 3 of run r-1 is not what was hashed",
     "UPDATE events SET prev_hash = '' WHERE seq = 3": "event 3 of run r-1 is not chained",
     "DELETE FROM events WHERE seq = 2": "event 3 of run r-1 comes after 1",
-    "DELETE FROM events WHERE seq = 4": "run r-1 is listed otherwise",
+    "DELETE FROM events WHERE seq = 4": "run r-1 was cut off: it ends at event 3, and 4 were written",
     "DELETE FROM events WHERE seq = 1": "run r-1 is listed but its first event is absent",
     "UPDATE events SET data = '{' WHERE seq = 2": "event 2 of run r-1 has data that is not JSON",
     "UPDATE runs SET status = 'failed'": "run r-1 is listed otherwise",
@@ -382,6 +382,57 @@ def test_a_check_names_the_place_of_damage(log: EventLog, tmp_path: Path, statem
     execute(tmp_path, statement)
 
     assert any(DAMAGE[statement] in problem for problem in log.check().problems)
+
+
+@pytest.mark.parametrize(
+    ("statement", "seq", "loads", "lost"),
+    [
+        ("UPDATE events SET at = '2020-01-01' WHERE seq = 3", 3, 2, 2),
+        ("DELETE FROM events WHERE seq = 2", 2, 1, 3),
+        ("DELETE FROM events WHERE seq > 2", 3, 2, 2),
+        ("DELETE FROM events", 1, 0, 1),
+        ("UPDATE events SET data = '[]' WHERE seq = 1", 1, 0, 4),
+        ("UPDATE events SET data = '[]' WHERE seq = 4", 4, 3, 1),
+    ],
+)
+def test_a_check_says_what_is_lost_and_what_still_loads(
+    log: EventLog, tmp_path: Path, statement: str, seq: int, loads: int, lost: int
+) -> None:
+    log.append_blocking([submitted("r-1"), fact("r-1", x="one"), fact("r-1", x="three"), finished("r-1")])
+    log.append_blocking([submitted("r-2")])
+    execute(tmp_path, f"{statement} {'AND' if 'WHERE' in statement else 'WHERE'} run_id = 'r-1'")
+
+    (damage,) = log.check().damaged
+
+    assert (damage.run_id, damage.seq, damage.loads, damage.lost) == ("r-1", seq, loads, lost)
+    assert len(log.events("r-1", limit=loads)) == loads
+
+
+def test_a_check_names_what_only_a_newer_raysmith_knows(log: EventLog, tmp_path: Path) -> None:
+    *_, last = log.append_blocking([submitted("r-1"), fact("r-1", x="one"), fact("r-1", x="two")])
+    told = {name: getattr(last, name) for name in Event.__slots__ if name != "hash"}
+    digest = chain_hash(**{**told, "version": 7, "data": canonical(last.data)})
+    execute(tmp_path, "UPDATE events SET version = 7, hash = ? WHERE seq = 3", digest)
+
+    report = log.check()
+
+    assert "type 'step_progress' version 7, which this Raysmith does not know" in report.problems[0]
+    assert [(each.seq, each.loads, each.lost) for each in report.damaged] == [(3, 2, 1)]
+
+
+def test_a_check_finds_pages_that_are_broken(log: EventLog, tmp_path: Path) -> None:
+    log.append_blocking([submitted("r-1"), *(fact("r-1", x="x" * 3000) for _ in range(200))])
+    log.close()
+    path = tmp_path / "events.db"
+    content = bytearray(path.read_bytes())
+    for at in range(len(content) // 2, len(content) // 2 + 40_000):
+        content[at] = 0xA5
+    path.write_bytes(content)
+
+    with EventReader(StoreSettings(), tmp_path) as reader:
+        report = reader.check()
+
+    assert report.problems
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from serve.config import load
 from serve.problems import TITLES
 from serve.routes.gate import VERSIONED
 
+_MODEL = {"repair.policy.model": "openai:x"}
 STREAM = {"Accept": "text/event-stream"}
 ARCHIVE = {"archive": ("a.tgz", tar_gz(BROKEN))}
 
@@ -740,3 +741,81 @@ async def test_a_release_is_asked_for_with_its_pull_request(tmp_path: Path) -> N
     assert [each["field"] for each in wrong.json()["errors"]] == ["inputs"]
     ((task, _, _),) = floor.submitted
     assert (task.graph, task.inputs) == ("git-to-prod-multi", {"pr_number": 17})
+
+
+async def test_a_run_is_paused_and_resumed_by_whom_the_key_names(tmp_path: Path) -> None:
+    floor = FakeFloor()
+    run_id = floor.begin()
+    async with client(site(tmp_path, floor)) as http:
+        paused = await http.post(f"/runs/{run_id}/pause", json={"why": "later", "now": True})
+        assert (paused.status_code, paused.json()["run_id"]) == (200, run_id)
+        pause = floor.log.state(run_id).pause
+        assert pause is not None
+        assert (pause.why, pause.now) == ("later", True)
+
+        assert (await http.post(f"/api/v1/runs/{run_id}/resume")).status_code == 200
+        assert floor.log.state(run_id).pause is None
+
+        floor.end(run_id)
+        refused = await http.post(f"/runs/{run_id}/pause")
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid")
+
+
+async def test_another_tenant_s_run_is_steered_by_nobody_else(tmp_path: Path) -> None:
+    floor = FakeFloor()
+    run_id = floor.begin(tenant="theirs")
+    served = site(tmp_path, floor, is_open=False)
+    secret, _ = KeyFile(tmp_path).create("mine", tenant="ours")
+    async with client(served, Authorization=f"Bearer {secret}") as http:
+        for method, path, body in (
+            ("POST", "pause", {}),
+            ("POST", "resume", None),
+            ("POST", "retry", {"node": "x"}),
+            ("POST", "replay", {"from": "x"}),
+            ("GET", "export", None),
+            ("GET", f"compare/{run_id}", None),
+        ):
+            answer = await http.request(method, f"/runs/{run_id}/{path}", json=body)
+            assert answer.status_code == 404, path
+
+
+async def test_a_replay_says_what_is_different(tmp_path: Path) -> None:
+    floor = FakeFloor()
+    run_id = floor.begin(graph="repair")
+    floor.tell(run_id, Kind.STEP_DISPATCHED, {"replica": "r"}, step="profile")
+    floor.tell(run_id, Kind.STEP_COMPLETED, {"result": None}, step="profile")
+    floor.end(run_id, status="failed", reason="attempts_exhausted")
+    async with client(site(tmp_path, floor)) as http:
+        made = await http.post(
+            f"/runs/{run_id}/replay", json={"from": "profile", "set": {"repair.policy.timeout_s": 9}}
+        )
+        assert made.status_code == 202
+        assert made.headers["Location"] == f"/runs/{made.json()['run_id']}"
+        ((start, declaration),) = floor.forked
+        assert start == "profile"
+        assert declaration is not None
+        assert declaration["nodes"]["repair"]["policy"]["timeout_s"] == 9
+
+        for body in (
+            {"from": "nothing"},
+            {},
+            {"from": "profile", "set": {"repair.policy.model": "openai:x"}},
+        ):
+            assert (await http.post(f"/runs/{run_id}/replay", json=body)).status_code == 422
+        assert (await http.post(f"/runs/{run_id}/retry", json={"node": "profile"})).status_code == 202
+        assert (await http.post(f"/runs/{run_id}/retry", json={"node": "nothing"})).status_code == 422
+
+
+async def test_a_run_is_taken_along_and_compared(tmp_path: Path) -> None:
+    floor = FakeFloor()
+    first, second = floor.begin("r-0000000001"), floor.begin("r-0000000002")
+    floor.end(first)
+    async with client(site(tmp_path, floor)) as http:
+        export = await http.get(f"/runs/{first}/export")
+        assert (export.headers["Content-Type"], export.content) == (
+            "application/zip",
+            f"export of {first}".encode(),
+        )
+        told = (await http.get(f"/runs/{first}/compare/{second}")).json()
+        assert (told["runs"], told["equal"]) == ([first, second], False)
+        assert (await http.get(f"/runs/{first}/compare/r-nothing")).status_code == 404
