@@ -17,7 +17,7 @@ from cluster.handles import FleetClient
 from cluster.live_run import LiveRun
 from orchestrator.codec import from_json
 from orchestrator.declaration import Declaration
-from orchestrator.endings import cut_off, failed
+from orchestrator.endings import cut_off, failed, out_of_time
 from orchestrator.errors import RaysmithError, StoreError
 from orchestrator.events import Kind, RunState, Status, canonical, fold
 from orchestrator.graph_work import execute
@@ -140,7 +140,7 @@ class RunWork:
             async with asyncio.timeout(max(0.1, live.remaining_s())):
                 return await _executed(live), None
         except TimeoutError:
-            return cut_off(live, live.state.attempt, Status.FAILED, "budget_exhausted"), None
+            return out_of_time(live, live.state.attempt), None
         except StoreError:
             raise
         except RaysmithError as error:

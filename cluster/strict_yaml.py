@@ -7,6 +7,9 @@ from typing import Any
 
 import yaml
 
+# Python's own depth ends at a few hundred levels, after seconds.
+DEEPEST = 100
+
 
 class NoDuplicates(yaml.SafeLoader):
     """A key given twice is an error: YAML would silently take the last."""
@@ -25,12 +28,21 @@ class NoDuplicates(yaml.SafeLoader):
 
 
 class NoAliases(NoDuplicates):
-    """Also without references: a few lines of them can stand for gigabytes."""
+    """Also without references: a few lines of them can stand for gigabytes; and not deeper than `DEEPEST`."""
+
+    _depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.composer.ComposerError(None, None, "references (*name) are not read", self._mark())
-        return super().compose_node(parent, index)
+        if self._depth == DEEPEST:
+            told = f"it lies deeper than {DEEPEST} levels"
+            raise yaml.composer.ComposerError(None, None, told, self._mark())
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
     def _mark(self) -> Any:
         return self.peek_event().start_mark  # type: ignore[no-untyped-call]

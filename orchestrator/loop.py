@@ -260,6 +260,12 @@ class RepairLoop:
         return self._ended("flaky" if verdict.flaky else "not_certified", attempt)
 
     def _ended(self, reason: str, attempts: int) -> Outcome:
+        if reason == "budget_exhausted":
+            budget = self.run.task.budget
+            self.explanations.append(
+                f"stopped at {budget.search_cpu_s:g} CPU s of search (`budget.search_cpu_s`) "
+                f"or {budget.wall_s:g} s (`budget.wall_s`)"
+            )
         return self._finished(Status.FAILED, reason, attempts)
 
     def _finished(self, status: Status, reason: str, attempts: int) -> Outcome:

@@ -102,6 +102,8 @@ async def parked(orchestrator: Any) -> str:
 
 async def test_a_run_waits_at_a_gate_through_a_restart_and_goes_on_with_a_yes(house: House) -> None:
     run_id = await parked(first := house.start(TwoWays([])))
+    # Nothing of it is in hand any more.
+    assert (await first.status())["active_runs"] == [] == (await first.status())["working_on"]
     await house.lose(first)
     orchestrator = house.start(TwoWays([]), life="life-2")
 
@@ -284,3 +286,83 @@ async def _carried_to_its_end(house: House, journal: list[str], run_id: str) -> 
         await orchestrator.resume([run_id])
         state = await ended(orchestrator, run_id)
     return state
+
+
+# A fan-out of graphs with a gate in each, after a node that failed; a loop that goes on from a patch.
+WIDE: dict[str, Any] = {
+    "plan": PROFILE,
+    "shut": {**PROFILE, "needs": ["plan"], "policy": {"on_failure": "continue"}},
+    "each": {
+        "kind": "graph", "graph": "way", "for_each": ["x", "y"], "max_parallel": 2,
+        "when": {"equal": ["$shut.status", "failed"]}, "inputs": {"profile": "$plan.profile"},
+        "policy": {"on_failure": "continue"},
+    },
+    "pick": {
+        "kind": "select", "of": ["each"], "rule": "best_patch", "inputs": {"profile": "$plan.profile"},
+    },
+    "more": {"kind": "repair_loop", "patch_of": "pick", "inputs": {"profile": "$plan.profile"}},
+}  # fmt: skip
+WAY: dict[str, Any] = {
+    "name": "way", "inputs": {"profile": {}}, "result": ["gate"],
+    "nodes": {
+        "fix": {"kind": "repair_loop", "inputs": {"profile": "$inputs.profile"}},
+        "gate": {"kind": "approval", "message": "This way?", "patch_of": "fix"},
+    },
+}  # fmt: skip
+FANNED = parsed(
+    json.dumps({"name": "fanned", "nodes": WIDE, "result": ["more"], "graphs": {"way": WAY}}), "fanned.yaml"
+)
+
+
+class Fanned(TwoWays):
+    """As `TwoWays`, whose closed way is called `shut`."""
+
+    async def execute(self, dispatch: Dispatch, **hooks: Any) -> Any:
+        if dispatch.step.startswith("shut/"):
+            self.answers[dispatch.step] = TaskError("this way is closed")
+        return await super().execute(dispatch, **hooks)
+
+
+async def _to_the_end(orchestrator: Any, run_id: str) -> Any:
+    """Go on until the run has ended, with a yes at every gate."""
+    for _ in range(10):
+        state = await ended(orchestrator, run_id)
+        if state.status is not Status.PARKED:
+            return state
+        waiting = [name for name, asked in state.approvals.items() if asked.approved is None]
+        if waiting:
+            await orchestrator.decide(run_id, waiting[0], approved=True, by="ann")
+        else:
+            await orchestrator.resume([run_id])
+    raise AssertionError("the run does not end")
+
+
+@pytest.mark.slow
+async def test_a_fan_out_of_graphs_with_gates_goes_on_after_any_cut(tmp_path: Path) -> None:
+    task = Task(id="t", graph="fanned", declaration=json.loads(FANNED.canonical_json()))
+    reference = House(tmp_path)
+    orchestrator = reference.start(Fanned([]))
+    run_id = await orchestrator.submit(task, TREE)
+    expected = await _to_the_end(orchestrator, run_id)
+    whole = await orchestrator.events(run_id)
+    reference.logs[-1].close()
+
+    assert (expected.status, expected.reason) == (Status.SUCCEEDED, "certified")
+    assert set(expected.approvals) == {"each[0]/gate", "each[1]/gate"}
+    for length in range(1, len(whole), 6):
+        journal: list[str] = []
+        house = _as_it_stood(tmp_path, whole[:length], tmp_path / f"after-{length}")
+        orchestrator = house.start(Fanned(journal), life="life-2")
+        await orchestrator.resume()
+        state = await _to_the_end(orchestrator, run_id)
+
+        assert (state.status, state.report["patch"]) == (expected.status, expected.report["patch"]), length
+        assert {name: node.status for name, node in state.nodes.items()} == {
+            name: node.status for name, node in expected.nodes.items()
+        }
+        over = {e.step for e in whole[:length] if e.type is Kind.STEP_COMPLETED}
+        over |= {
+            f"{e.step}/profile" for e in whole[:length] if e.type is Kind.NODE_ENDED and e.step == "shut"
+        }
+        assert over.isdisjoint(step.rpartition(".")[0] for step in journal), (length, journal)
+        house.logs[-1].close()

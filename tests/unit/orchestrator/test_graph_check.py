@@ -283,7 +283,7 @@ def test_the_example_of_the_reference_can_run() -> None:
         ("name: g\nnodes:\n  a: {when: [" + "[" * 70 + "]" * 71 + "}\n", "lies deeper than 64 levels"),
         ("name: g\nname: h\n", "'name' is given twice at line 2"),
         ("? [a]\n: 1\n", "unhashable key at line 1"),
-        ("a: " + "[" * 5000, "recursion"),
+        ("a: " + "[" * 5000, "it lies deeper than 100 levels at line 1"),
     ],
 )
 def test_values_that_no_graph_holds_are_told_with_their_place(text: str, told: str) -> None:
