@@ -74,7 +74,7 @@ def _gone(events: Sequence[Event], state: RunState, graph: Declaration, path: st
         if not is_last:
             if not isinstance(node, SubGraph):
                 raise _unknown(state, path)
-            graph, above = graph.graphs[node.graph], f"{above}{name}/"
+            graph, above = graph.graphs[node.graph], f"{above}{part}/"
     return gone
 
 

@@ -18,6 +18,7 @@ from serve.commands import (
     deciding,
     graphs,
     importing,
+    keeping,
     machine,
     past,
     replaying,
@@ -66,6 +67,8 @@ for _panel, _commands in _COMMANDS.items():
 app.command("list", rich_help_panel="Runs")(past.list_runs)
 app.command("import", rich_help_panel="Runs")(importing.import_run)
 app.command("check-log", rich_help_panel="Store")(checking.check_log)
+app.command(rich_help_panel="Store")(keeping.backup)
+app.command(rich_help_panel="Store")(keeping.restore)
 app.add_typer(graphs.graph, rich_help_panel="Work")
 app.add_typer(serving.keys, rich_help_panel="Factory")
 app.command("_daemon", hidden=True)(control.daemon)
