@@ -34,6 +34,7 @@ Key = Callable[[pytest.Item], str]
 Wrapper = Iterator[None]
 Snapshot = dict[tuple[str, ...], tuple[Any, Any]]
 
+_BESIDE: dict[str, types.ModuleType] = {}
 _DETAIL = 12_000
 _WATCHED = ("_pytest.", "pluggy.", "unittest.", "pytest.", "iniconfig.", "hmac.", "json.")
 
@@ -169,9 +170,7 @@ def culprit(error: BaseException, work: str) -> str | None:
 class Reporter:
     """The plugin: it only watches, except for the order of a shuffled run."""
 
-    def __init__(
-        self, send: Send, asked: dict[str, Any], seen: list[str], before: Snapshot | None = None
-    ) -> None:
+    def __init__(self, send: Send, asked: dict[str, Any], seen: list[str], before: Any = None) -> None:
         # Taken long before the workspace could be found, it is as good at the end as in between.
         self.is_quick = before is not None
         self.__send = send
@@ -179,17 +178,22 @@ class Reporter:
         self.seen = seen
         self.told = 0
         self.causes: dict[str, dict[str, Any]] = {}
-        self.before = snapshot() if before is None else before
+        self.ahead = before
+        self.before = snapshot() if before is None else before.held
         self.exit: int | None = None
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self) -> None:
         """Plugins of the environment may patch pytest while they load; from here on nothing may."""
-        for key in changed(self.before):
+        for key in self.changed():
             value, code = current(key)
             place = getattr(code, "co_filename", self.asked["work"])
             if not place.startswith((self.asked["work"], "<")):
                 self.before[key] = (value, code)
+
+    def changed(self) -> list[tuple[str, ...]]:
+        """Keys under which something else is than was before."""
+        return changed(self.before if self.ahead is None else self.ahead.suspects())
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -261,7 +265,7 @@ class Reporter:
 
     def check(self, config: pytest.Config) -> None:
         """Tell of internals that are not what they were, and of hooks from where none may come."""
-        wrong = [f"{'.'.join(key)} was replaced" for key in changed(self.before)[:5]]
+        wrong = [f"{'.'.join(key)} was replaced" for key in self.changed()[:5]]
         wrong += [f"{where} hooked itself into pytest" for where in self.strange_hooks(config)[:5]]
         wrong += self.seen[self.told :]
         self.told = len(self.seen)
@@ -332,12 +336,14 @@ def as_main() -> str:
     return place
 
 
-def beside(name: str, asked: dict[str, Any]) -> types.ModuleType:
-    """A module that lies beside this file, under a name that the workspace cannot have."""
-    loader = SourceFileLoader(f"raysmith_{name}", str(Path(asked["trusted"], f"{name}.py")))
+def beside(name: str, trusted: str) -> types.ModuleType:
+    """A module that lies in the trusted folder, under a name that the workspace cannot have."""
+    if name in _BESIDE:
+        return _BESIDE[name]
+    loader = SourceFileLoader(f"raysmith_{name}", str(Path(trusted, f"{name}.py")))
     spec = spec_from_loader(loader.name, loader)
     assert spec is not None
-    module = module_from_spec(spec)
+    module = _BESIDE[name] = module_from_spec(spec)
     loader.exec_module(module)
     return module
 
@@ -351,12 +357,14 @@ def farewell(link: Any, exit_code: int) -> None:
     link.stream.receive()
 
 
-def run(before: Snapshot | None = None) -> int:
+def run(before: Any = None) -> int:
     """Read what is asked, run pytest, end with its exit code.
 
     Args:
-        before: What `snapshot` gave before this process was forked.
+        before: `before.Before`, made before this process was forked.
     """
+    if before is not None:
+        before.watch()
     asked = json.loads(sys.stdin.buffer.read())
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -370,14 +378,14 @@ def run(before: Snapshot | None = None) -> int:
     sys.path[:0] = [asked["work"], *asked["paths"]]
     if asked["stubs"]:
         # Only for a base that cannot be imported, never for a candidate.
-        stubs = beside("stubs", asked)
+        stubs = beside("stubs", asked["trusted"])
         stubs.install(asked["stubs"], asked["work"], asked["protected"], blind=asked["blind"])
         asked["is_inexact"] = stubs.is_inexact
     link = None
     if asked["apart"]:
-        others = (beside(name, asked) for name in ("wire", "raised", "service"))
-        link = beside("remote", asked).install(*others, asked)
-    seen = beside("watch", asked).install(asked["work"], asked["added"], asked["tests"])
+        others = (beside(name, asked["trusted"]) for name in ("wire", "raised", "service"))
+        link = beside("remote", asked["trusted"]).install(*others, asked)
+    seen = beside("watch", asked["trusted"]).install(asked["work"], asked["added"], asked["tests"])
     exit_code = int(pytest.main(given, plugins=[Reporter(send, asked, seen, before)]))
     if link is not None:
         farewell(link, exit_code)

@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -197,12 +198,17 @@ def suite_job(
         layer=layer,
         argv=("-I", "-B", "{trusted}/reporter.py"),
         tree=tree,
-        trusted={Path(name).name: (_HERE / name).read_text() for name in _SHIPPED},
+        trusted=_shipped(),
         stdin=json.dumps(asked).encode(),
         environment=process_environment(tree, layer),
         timeout_s=timeout_s,
         preload=preload,
     )
+
+
+@cache
+def _shipped() -> dict[str, str]:
+    return {Path(name).name: (_HERE / name).read_text() for name in _SHIPPED}
 
 
 def _conftest_error(output: str) -> tuple[CollectionError, Cause] | None:

@@ -11,6 +11,8 @@ _KEPT = "\n\t"
 
 def clean(text: str, limit: int = 4000) -> str:
     """`text` without terminal escapes, control, bidi and zero-width characters; head and tail of it."""
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return cut(text, limit)
     text = _ESCAPES.sub("", text.replace("\r\n", "\n"))
     kept = "".join(char for char in text if char in _KEPT or not _hidden(char))
     return cut(kept, limit)

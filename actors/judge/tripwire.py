@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from actors.judge.text import words
 from orchestrator.tree import FileMode, Tree
@@ -115,17 +116,18 @@ def scan(base: Tree, candidate: Tree, protected: frozenset[str] = frozenset()) -
     return tuple(found)
 
 
-def _hits(content: bytes) -> list[_Hit]:
+@lru_cache(maxsize=512)
+def _hits(content: bytes) -> tuple[_Hit, ...]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             module = ast.parse(content)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return [_Hit(1, "cannot be read by the trip-wire", "unreadable")]
+        return (_Hit(1, "cannot be read by the trip-wire", "unreadable"),)
     try:
-        return sorted(_Visitor(module).hits, key=lambda hit: hit.line)
+        return tuple(sorted(_Visitor(module).hits, key=lambda hit: hit.line))
     except RecursionError:
-        return [_Hit(1, "is nested too deeply to be read", "depth")]
+        return (_Hit(1, "is nested too deeply to be read", "depth"),)
 
 
 class _Visitor:

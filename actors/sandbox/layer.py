@@ -131,8 +131,15 @@ def build_layer(python: str | None = None, *, without: Iterable[str] = ()) -> La
         TaskError: `python` is not an interpreter.
         MachineError: pytest is not installed for it.
     """
+    sites = _facts(python or sys.executable)["sites"]
+    return _built(python, frozenset(without), tuple(Path(site).stat().st_mtime_ns for site in sites))
+
+
+@lru_cache(maxsize=32)
+def _built(python: str | None, without: frozenset[str], _installed_at: tuple[int, ...]) -> Layer:
+    """A layer as long as nothing is installed or removed."""
     facts = _facts(python or sys.executable)
-    hidden = frozenset(without) | (OURS if python is None else frozenset())
+    hidden = without | (OURS if python is None else frozenset())
     entries = _entries(facts["sites"], hidden)
     if "pytest" not in entries:
         raise MachineError(

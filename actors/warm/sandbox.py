@@ -51,6 +51,7 @@ class WarmSandbox:
         # What may be loaded for a key, where not everything may; after failures nothing is warm any more.
         self._loadable: dict[Key, tuple[str, ...]] = {}
         self._failures: list[str] = []
+        self._last_layer: tuple[Layer | None, str] = (None, "")
         self._threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="warm")
         weakref.finalize(self, _close_all, self._held)
 
@@ -131,7 +132,7 @@ class WarmSandbox:
     def _borrow(self, job: Job) -> WarmProcess | None:
         """An idle process or a new one that fits `job`; None where it needs a fresh one."""
         preload = () if steers_imports(job.tree) else job.preload or ()
-        key = (_digest(job.layer), preload)
+        key = (self._digest(job.layer), preload)
         process = self._idle(key)
         if process is None:
             if not self._may_start():
@@ -145,6 +146,15 @@ class WarmSandbox:
             self._give_back(process, good=True)
             return None
         return process
+
+    def _digest(self, layer: Layer) -> str:
+        """Of what the layer shows; most jobs bring the same layer as the one before."""
+        known, digest = self._last_layer
+        if known is not layer:
+            told = (layer.python, layer.mounts, layer.links, sorted(layer.files.items()))
+            digest = hashlib.sha256(repr(told).encode()).hexdigest()
+            self._last_layer = layer, digest
+        return digest
 
     def _idle(self, key: Key) -> WarmProcess | None:
         with self._lock:
@@ -225,11 +235,6 @@ class WarmSandbox:
         except asyncio.CancelledError:
             undo(await working)
             raise
-
-
-def _digest(layer: Layer) -> str:
-    told = (layer.python, layer.mounts, layer.links, sorted(layer.files.items()))
-    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def _close_all(held: _Held) -> None:

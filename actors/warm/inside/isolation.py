@@ -14,7 +14,6 @@ import signal
 import socket
 import struct
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 WORK = "/work"
@@ -122,10 +121,15 @@ def _take(files: Mapping[int, int]) -> None:
 
 def _own_user() -> None:
     """The same ids as before, in a namespace of this run's; none may be made below it."""
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text("1000 1000 1")
-    Path("/proc/self/gid_map").write_text("1000 1000 1")
-    Path("/proc/sys/user/max_user_namespaces").write_text("0")
+    for place, text in (
+        ("/proc/self/setgroups", b"deny"),
+        ("/proc/self/uid_map", b"1000 1000 1"),
+        ("/proc/self/gid_map", b"1000 1000 1"),
+        ("/proc/sys/user/max_user_namespaces", b"0"),
+    ):
+        fd = os.open(place, os.O_WRONLY)
+        os.write(fd, text)
+        os.close(fd)
 
 
 def _own_folders(limits: Mapping[str, int]) -> None:

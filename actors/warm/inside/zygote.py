@@ -100,7 +100,9 @@ class Zygote:
         for name in self._setup["preload"]:
             if name not in sys.modules and (what := _imported(name)):
                 odd[name] = what
+        load("rehearsal").rehearse(self._entries["reporter"])
         self._ahead = load("ahead").Ahead(self._entries["reporter"])
+        self._before = load("before").Before(self._entries["reporter"])
         return odd
 
     # ---- running
@@ -161,7 +163,7 @@ class Zygote:
             entry = self._entries[request["entry"]]
             if request["entry"] == "reporter":
                 self._ahead.use()
-                code = entry.run(self._ahead.before)
+                code = entry.run(self._before)
             else:
                 entry.main()
                 code = 0
