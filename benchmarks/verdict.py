@@ -1,11 +1,12 @@
-"""What a verdict costs: plain pytest, a fresh sandbox, Docker where it answers, a fork of a warm process.
+"""What a verdict costs: plain pytest, a fresh sandbox, Docker where it answers, a fork, a certificate.
 
-    python benchmarks/verdict.py [--json] [--rounds 15] [--python ENV/bin/python]
+    python benchmarks/verdict.py [--json] [--rounds 15] [--python ENV/bin/python] [--no-corpus]
 
-Two suites in one environment that holds FastAPI, httpx2, pytest and what they need, and nothing else. Every
-way is handed the workspace and gives outcomes back; all ways take turns in one run, so that the load of the
-machine meets all alike. CPU is that of all processes of a verdict, the caller's own part included. Ratios are
-medians of pairs.
+First the corpus of awkward suites: a fork shows what a fresh pytest shows on each, or it is not taken. Then
+three suites in one environment that holds FastAPI, httpx2, pytest and what they need, and nothing else: the
+FastAPI example (`fastapi`), pure Python (`pure`) and an application that each test makes anew (`todo`). Every
+way is handed a candidate it has never seen and gives outcomes back; all take turns in one run, so that the
+load of the machine meets all alike. CPU is that of all processes of a verdict. Ratios are medians of pairs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -21,8 +23,6 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,28 +30,19 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from docker_pytest import DockerPytest, why_no_docker  # noqa: E402
 from small_environment import made_in  # noqa: E402
+from verdict_ways import Cost, Way, Ways  # noqa: E402
 
 from actors.runner import Runner  # noqa: E402
-from actors.sandbox.settings import SandboxSettings  # noqa: E402
-from orchestrator.steps import Profiled, ProfileRequest, TestRequest  # noqa: E402
+from orchestrator.steps import ProfileRequest  # noqa: E402
 from orchestrator.tree import File, Tree  # noqa: E402
-from orchestrator.verdict import TestRun, judge  # noqa: E402
 
-SUITES = {"fastapi": "todo_api", "pure": "ledger"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """Of one verdict."""
-
-    wall_s: float
-    cpu_s: float
-
-
-Way = Callable[[], Awaitable[Cost]]
+SUITES = {"fastapi": "add_story", "pure": "ledger", "todo": "todo_api"}
+CORPUS = ROOT / "tests" / "integration" / "test_warm_suites.py"
+_TOLD_OF_SUITE = re.compile(r"(\d+) (passed|failed|skipped|error)")
 
 
 def suite(name: str) -> Tree:
+    """The files of one suite."""
     folder = ROOT / "benchmarks" / "suites" / SUITES[name]
     return Tree(
         files={
@@ -61,71 +52,23 @@ def suite(name: str) -> Tree:
     )
 
 
-class Ways:
-    """The ways to a verdict on one suite, each a coroutine function that measures one verdict."""
+def corpus() -> dict[str, int]:
+    """Outcome by outcome, each awkward suite by a fork and by a fresh pytest; how many tests agreed.
 
-    def __init__(self, tree: Tree, profiled: Profiled, python: Path, runner: Runner) -> None:
-        self.tree = tree
-        self.python = python
-        self.runner = runner
-        self.count = len(profiled.profile.expected)
-        self.profile = profiled.profile
-        self.request = TestRequest(base=tree, candidate=tree, profile=self.profile, python=str(python))
-
-    async def plain(self) -> Cost:
-        return await asyncio.to_thread(self._plain, {})
-
-    async def plain_no_autoload(self) -> Cost:
-        return await asyncio.to_thread(self._plain, {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
-
-    async def fresh(self) -> Cost:
-        return await self._measured(self.request, warm=False)
-
-    async def warm(self) -> Cost:
-        return await self._measured(replace(self.request, quick=True), warm=True)
-
-    async def certificate(self) -> Cost:
-        began, own_s = time.perf_counter(), time.process_time()
-        requests = [self.request, replace(self.request, seed=2)]
-        runs = await asyncio.gather(*(self.runner.test(request) for request in requests))
-        assert judge(self.profile, runs).certified
-        return Cost(
-            wall_s=time.perf_counter() - began,
-            cpu_s=time.process_time() - own_s + sum(run.cpu_s for run in runs),
-        )
-
-    async def _measured(self, request: TestRequest, *, warm: bool) -> Cost:
-        began, own_s = time.perf_counter(), time.process_time()
-        run = await self.runner.test(request)
-        cost = Cost(wall_s=time.perf_counter() - began, cpu_s=time.process_time() - own_s + run.cpu_s)
-        self._check(run, warm=warm)
-        return cost
-
-    def _check(self, run: TestRun, *, warm: bool) -> None:
-        assert run.warm is warm, "the runner chose another way"
-        assert run.outcomes == self.profile.expected, run.output
-
-    def _plain(self, environment: dict[str, str]) -> Cost:
-        began = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            for path, file in self.tree.files.items():
-                place = Path(folder, path)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(file.content)
-            process = subprocess.Popen(
-                [str(self.python), "-m", "pytest", "-q"],
-                cwd=folder,
-                env={"PATH": os.defpath, "LANG": "C.UTF-8", **environment},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-            )
-            assert process.stdout is not None
-            said = process.stdout.read()
-            process.stdout.close()
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            assert f"{self.count} passed".encode() in said, said
-        return Cost(wall_s=time.perf_counter() - began, cpu_s=usage.ru_utime + usage.ru_stime)
+    Raises:
+        RuntimeError: One differed.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", str(CORPUS)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = {what: int(number) for number, what in _TOLD_OF_SUITE.findall(done.stdout[-300:])}
+    if done.returncode != 0:
+        raise RuntimeError(f"a fork showed something else than a fresh pytest:\n{done.stdout[-4000:]}")
+    return {"corpus_agreed": told.get("passed", 0), "corpus_skipped": told.get("skipped", 0)}
 
 
 async def interleaved(ways: dict[str, Way], rounds: int) -> dict[str, list[Cost]]:
@@ -153,20 +96,6 @@ async def rate(ways: list[Way], seconds: float) -> float:
     return done / (time.perf_counter() - began)
 
 
-async def start_cost(ways: Ways) -> Cost:
-    """Of the first quick verdict of a runner: the warm process' start and one run."""
-    runner = Runner(ways.runner.settings)
-    await runner.probe()
-    first = Ways(ways.tree, Profiled(profile=ways.profile, run=TestRun()), ways.python, runner)
-    began, own_s = time.perf_counter(), time.process_time()
-    run = await runner.test(replace(first.request, quick=True))
-    wall_s = time.perf_counter() - began
-    inside_s = runner.warm_cpu_s()
-    await runner.cancel_all()
-    assert run.warm
-    return Cost(wall_s=wall_s, cpu_s=time.process_time() - own_s + inside_s)
-
-
 def ratio(costs: dict[str, list[Cost]], over: str, under: str, what: str) -> float:
     """Median over the rounds of one way's cost by another's."""
     pairs = zip(costs[over], costs[under], strict=True)
@@ -174,6 +103,7 @@ def ratio(costs: dict[str, list[Cost]], over: str, under: str, what: str) -> flo
 
 
 def figures(costs: list[Cost]) -> dict[str, float]:
+    """p50, p95 and median CPU in milliseconds."""
     walls = sorted(cost.wall_s * 1000 for cost in costs)
     return {
         "p50_ms": round(statistics.median(walls), 1),
@@ -182,47 +112,44 @@ def figures(costs: list[Cost]) -> dict[str, float]:
     }
 
 
+def paid_after(costs: dict[str, list[Cost]], what: str) -> float:
+    """After how many warm verdicts in place of plain ones the start of the warm process is paid back."""
+    plain, warm, first = (
+        statistics.median(getattr(cost, what) for cost in costs[way]) for way in ("plain", "warm", "first")
+    )
+    return round(max(0.0, first - warm) / (plain - warm), 2)
+
+
 async def measure(name: str, python: Path, rounds: int, seconds: float) -> dict[str, object]:
     """Everything about one suite, in the names of the JSON."""
-    runners = [Runner(SandboxSettings()), Runner(SandboxSettings())]
     tree = suite(name)
-    profiled = await runners[0].profile(ProfileRequest(tree=tree, python=str(python)))
-    one, two = (Ways(tree, profiled, python, runner) for runner in runners)
-    names = ["plain", "plain_no_autoload", "fresh", "warm", "certificate"]
-    chosen: dict[str, Way] = {way: getattr(one, way) for way in names}
+    profiled = await Runner().profile(ProfileRequest(tree=tree, python=str(python)))
     why_not = why_no_docker()
     docker = None if why_not else DockerPytest(python)
-    if docker is not None:
-        chosen["docker"] = lambda: asyncio.to_thread(docker.verdict, tree, Cost)
+    one, two = (Ways(tree, profiled, python, docker) for _ in range(2))
+    found: dict[str, object] = {"docker": why_not or "measured", f"{name}_judge": str(profiled.profile.judge)}
     try:
-        costs = await interleaved(chosen, rounds)
-        found: dict[str, object] = {}
+        costs = await interleaved({**one.all(), "first": one.first}, rounds)
         for way, some in costs.items():
             found |= {f"{name}_{way}_{what}": value for what, value in figures(some).items()}
-        for way in ("plain", "fresh", "warm"):
-            pair: list[Way] = [getattr(one, way), getattr(two, way)]
-            found[f"{name}_{way}_per_s_1"] = round(await rate(pair[:1], seconds), 2)
-            found[f"{name}_{way}_per_s_2"] = round(await rate(pair, seconds), 2)
-        starts = [await start_cost(one) for _ in range(3)]
+        other = two.all()
+        for way, its in one.all().items():
+            found[f"{name}_{way}_per_s_1"] = round(await rate([its], seconds), 2)
+            found[f"{name}_{way}_per_s_2"] = round(await rate([its, other[way]], seconds), 2)
     finally:
-        for runner in runners:
-            await runner.cancel_all()
+        await asyncio.gather(one.close(), two.close())
         if docker is not None:
             docker.close()
-    start_s = statistics.median(start.wall_s for start in starts)
-    plain_s, warm_s = (statistics.median(cost.wall_s for cost in costs[way]) for way in ("plain", "warm"))
-    found |= {
+    return found | {
         f"cpu_ratio_{name}": ratio(costs, "plain", "warm", "cpu_s"),
         f"p50_ratio_{name}": ratio(costs, "plain", "warm", "wall_s"),
         f"cpu_ratio_no_autoload_{name}": ratio(costs, "plain_no_autoload", "warm", "cpu_s"),
         f"p50_ratio_no_autoload_{name}": ratio(costs, "plain_no_autoload", "warm", "wall_s"),
         f"certificate_ratio_{name}": ratio(costs, "certificate", "plain", "wall_s"),
-        f"first_ms_{name}": round(start_s * 1000, 1),
-        f"first_cpu_ms_{name}": round(statistics.median(start.cpu_s for start in starts) * 1000, 1),
-        f"start_paid_after_{name}": round(max(0.0, start_s - warm_s) / (plain_s - warm_s), 2),
-        "docker": why_not or "measured",
+        f"certificate_cpu_ratio_{name}": ratio(costs, "certificate", "plain", "cpu_s"),
+        f"start_paid_after_{name}": paid_after(costs, "wall_s"),
+        f"start_cpu_paid_after_{name}": paid_after(costs, "cpu_s"),
     }
-    return found
 
 
 def table(found: dict[str, object]) -> str:
@@ -230,15 +157,11 @@ def table(found: dict[str, object]) -> str:
     columns = ("p50_ms", "p95_ms", "cpu_ms", "per_s_1", "per_s_2")
     lines = ["".join(f"{word:>12}" for word in ("", "", *columns))]
     for name in SUITES:
-        for way in ("plain", "plain_no_autoload", "fresh", "docker", "warm", "certificate"):
+        for way in ("plain", "plain_no_autoload", "fresh", "docker", "warm", "first", "certificate"):
             values = [found.get(f"{name}_{way}_{column}", "-") for column in columns]
             lines.append(f"{name:>8} {way:<17}" + "".join(f"{value!s:>12}" for value in values))
-    ratios = {
-        key: value for key, value in found.items() if "ratio" in key or key.startswith(("start_", "first_"))
-    }
-    return "\n".join(
-        [*lines, "", *(f"{key:34} {value}" for key, value in ratios.items()), f"docker: {found['docker']}"]
-    )
+    told = [key for key in found if "ratio" in key or key.startswith(("start_", "corpus_"))]
+    return "\n".join([*lines, "", *(f"{key:34} {found[key]}" for key in told), f"docker: {found['docker']}"])
 
 
 async def main() -> None:
@@ -247,12 +170,15 @@ async def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement of verdicts a second")
     parser.add_argument("--python", type=Path, help="an interpreter with pytest, fastapi and httpx2")
+    parser.add_argument("--no-corpus", action="store_true", help="costs only")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="verdict-"))
+    found: dict[str, object] = {"rounds": options.rounds, "load": round(os.getloadavg()[0], 2)}
     try:
+        found |= {} if options.no_corpus else corpus()
         python = options.python or made_in(folder)
-        found: dict[str, object] = {"rounds": options.rounds, "load": round(os.getloadavg()[0], 2)}
         for name in SUITES:
+            print(f"measuring {name}", file=sys.stderr)
             found |= await measure(name, python, options.rounds, options.seconds)
         found["certificate_ratio"] = max(float(str(found[f"certificate_ratio_{name}"])) for name in SUITES)
     finally:
