@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from typing import Any
 
 from orchestrator.events import Event, Kind, RunState, Status
@@ -46,14 +47,15 @@ class RunSummary:
 
     def row(self) -> tuple[Any, ...]:
         """The values of `summary_fields()`."""
-        return tuple(str(value) if isinstance(value, Status) else value for value in _values(self))
+        values = _values(self)
+        return (*values[:_STATUS], str(values[_STATUS]), *values[_STATUS + 1 :])
 
 
 _FIELDS = tuple(item.name for item in fields(RunSummary))
 
 
-def _values(summary: RunSummary) -> tuple[Any, ...]:
-    return tuple(getattr(summary, name) for name in _FIELDS)
+_STATUS = _FIELDS.index("status")
+_values: Callable[[RunSummary], tuple[Any, ...]] = attrgetter(*_FIELDS)
 
 
 def summary_fields() -> tuple[str, ...]:

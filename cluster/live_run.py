@@ -14,6 +14,7 @@ import structlog
 from cluster.artifacts import ArtifactStore
 from cluster.calls import called
 from cluster.handles import Dispatch, FleetClient
+from cluster.run_log import RunLog
 from cluster.step_tasks import HeldBack, StepTasks
 from orchestrator import failpoints
 from orchestrator.codec import from_json, to_json
@@ -27,7 +28,6 @@ from orchestrator.events import (
     NewEvent,
     RunState,
     StepState,
-    apply,
     canonical,
     usage_of,
 )
@@ -68,17 +68,15 @@ class LiveRun:
         memory: Memory | None = None,
         on_event: Callable[[str], None],
     ) -> None:
-        self.state = state
         self.task = task
         self.tree = tree
         self.candidate = candidate
         self.graph = graph
         self.last_kind = events[-1].type
-        self._event_log = event_log
+        self._run_log = RunLog(state, event_log, seen=self._saw, on_news=lambda: on_event(state.run_id))
         self._artifacts = artifacts
         self._fleet = fleet
         self._memory = memory
-        self._on_event = on_event
         # The best so far of the run, under "", and of each of its nodes.
         self._kept: dict[str, Event] = {}
         self._kept_changes: dict[str, Changes] = {}
@@ -91,7 +89,9 @@ class LiveRun:
         self._calls: dict[str, Call[Any]] = {}
         self._used_before_s = used_wall_s(events)
         self._began = time.monotonic()
-        self._order = asyncio.Lock()
+        # Told, and perhaps not folded yet.
+        self._begun: set[str] = set()
+        self._worked_on: set[tuple[str, int]] = set()
 
     @property
     def used_s(self) -> float:
@@ -114,35 +114,20 @@ class LiveRun:
             return None
         return self._kept_changes[node], tuple(self._kept[node].data["failing_tests"])
 
-    async def append(self, *events: NewEvent) -> None:
-        """Commit `events` and fold them into `state`; both, also for a caller that is cancelled meanwhile."""
-        work = asyncio.create_task(self._appended(events), name="append events")
-        work.add_done_callback(_looked_at)
-        await asyncio.shield(work)
+    @property
+    def state(self) -> RunState:
+        """The fold of what is committed."""
+        return self._run_log.state
 
-    async def _appended(self, events: Sequence[NewEvent]) -> None:
-        async with self._order:
-            committed = await self._event_log.append(events)
-            if committed[0].seq > self.state.last_seq + 1:
-                # Somebody else told of this run too: a person's decision, an effect.
-                committed = await self._read()
-            self._fold(committed)
-        self._on_event(self.state.run_id)
+    async def append(self, *events: NewEvent) -> None:
+        """See `RunLog.append`."""
+        await self._run_log.append(*events)
 
     async def catch_up(self) -> None:
-        """Fold what was committed by others, or by an append that was cancelled."""
-        async with self._order:
-            self._fold(await self._read())
+        """See `RunLog.catch_up`."""
+        await self._run_log.catch_up()
 
-    async def _read(self) -> Sequence[Event]:
-        return await asyncio.to_thread(self._event_log.events, self.state.run_id, self.state.last_seq)
-
-    def _fold(self, events: Sequence[Event]) -> None:
-        for event in events:
-            self._fold_one(event)
-
-    def _fold_one(self, event: Event) -> None:
-        self.state = apply(self.state, event)
+    def _saw(self, event: Event) -> None:
         log.info(str(event.type), run=event.run_id, seq=event.seq, step=event.step, attempt=event.attempt)
         self._remember(event)
 
@@ -202,17 +187,18 @@ class LiveRun:
         return await asyncio.to_thread(self._artifacts.get, known.artifact)
 
     async def begin(self, node: str) -> None:
-        """Commit that `node` starts, once."""
-        if node not in self.state.nodes:
-            await self.append(self.event(Kind.NODE_STARTED, {}, step=node))
+        """Tell that `node` starts, once; it is committed before anything that it does."""
+        if node not in self.state.nodes and node not in self._begun:
+            self._begun.add(node)
+            self._run_log.append_soon(self.event(Kind.NODE_STARTED, {}, step=node))
 
     async def end(self, node: str, data: Mapping[str, Any], output: bytes) -> None:
-        """Commit that `node` has ended, and what it gave."""
+        """Tell that `node` has ended, and what it gave; it is committed before anything that follows."""
         digest = await asyncio.to_thread(self._artifacts.put, output)
         known = self.state.nodes.get(node)
         wall_s = _seconds_since(known.started_at) if known and known.started_at else 0.0
         told = {**data, "artifact": digest, "wall_s": round(wall_s, 3)}
-        await self.append(self.event(Kind.NODE_ENDED, told, step=node))
+        self._run_log.append_soon(self.event(Kind.NODE_ENDED, told, step=node))
 
     async def ask(self, node: str, data: Mapping[str, Any]) -> None:
         """Commit, once, that a person's decision is waited for at `node`."""
@@ -232,7 +218,11 @@ class LiveRun:
 
     async def call(self, call: Call[T]) -> T:
         """Have the step done on a replica, or answer from the log."""
-        done = self.state.steps.get((call.step, call.attempt))
+        key = (str(call.step), call.attempt)
+        if key in self._worked_on:
+            await self._run_log.settled()
+        self._worked_on.add(key)
+        done = self.state.steps.get(key)
         if done is not None and done.status == "completed" and done.result is not None:
             content = await asyncio.to_thread(self._artifacts.get, done.result)
             return from_json(call.returns, content)  # type: ignore[no-any-return]
@@ -256,7 +246,7 @@ class LiveRun:
             del self._calls[dispatch_id]
         digest = await asyncio.to_thread(lambda: self._artifacts.put(to_json(result, call.returns)))
         data = {"result": digest, **_prompts_of(result)}
-        await self.append(self._of(call, Kind.STEP_COMPLETED, data, dispatch_id))
+        self._run_log.append_soon(self._of(call, Kind.STEP_COMPLETED, data, dispatch_id))
         return result
 
     async def progress(self, dispatch_id: str, epoch: int, news: Improvement | Turn) -> None:
@@ -357,12 +347,6 @@ class LiveRun:
             dispatch_id=dispatch_id,
             epoch=epoch if epoch is not None else known.epoch if known else 0,
         )
-
-
-def _looked_at(work: asyncio.Task[None]) -> None:
-    """A failure that nobody waits for any more is nobody's."""
-    if not work.cancelled():
-        work.exception()
 
 
 def turn_to_json(turn: Turn) -> dict[str, Any]:
