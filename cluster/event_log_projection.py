@@ -13,7 +13,8 @@ _MAX_TEXT = 1000
 _STATUSES = {status.value: status for status in Status}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not by keyword: a list makes ten thousand of them from rows.
+@dataclass(frozen=True, slots=True)
 class RunSummary:
     """A run in one row. Times are UTC as in events; `last_seq` is how many events it has."""
 
@@ -55,6 +56,7 @@ _FIELDS = tuple(item.name for item in fields(RunSummary))
 
 
 _STATUS = _FIELDS.index("status")
+_CANCEL = _FIELDS.index("cancel_requested")
 _values: Callable[[RunSummary], tuple[Any, ...]] = attrgetter(*_FIELDS)
 
 
@@ -65,10 +67,10 @@ def summary_fields() -> tuple[str, ...]:
 
 def summary_from(row: Sequence[Any]) -> RunSummary:
     """The summary that a row of the runs table, its columns as in `summary_fields()`, holds."""
-    values = dict(zip(_FIELDS, row, strict=True))
-    values["status"] = _STATUSES[values["status"]]
-    values["cancel_requested"] = bool(values["cancel_requested"])
-    return RunSummary(**values)
+    values = list(row)
+    values[_STATUS] = _STATUSES[values[_STATUS]]
+    values[_CANCEL] = bool(values[_CANCEL])
+    return RunSummary(*values)
 
 
 def summary_of(state: RunState) -> RunSummary:
