@@ -127,8 +127,7 @@ async def _best_patch(given: Given, outputs: Mapping[str, Output], *, merge: boo
         together = tuple(name for (name, *_) in candidates)
         candidates[together] = _merged(list(candidates.values()))
     if not candidates:
-        told = Outcome(status=Status.FAILED, reason="no_candidate", explanation="no node gave a patch")
-        return told, {"chosen": [], "failing": []}
+        return _without_patch(list(outputs.values())), {"chosen": [], "failing": []}
     profiles = [found.profile for found in await all_profiled(given)]
     tried = [await _tried(given, profiles, chosen, outcome) for chosen, outcome in candidates.items()]
     best = min(tried, key=lambda each: each.rank)
@@ -136,6 +135,15 @@ async def _best_patch(given: Given, outputs: Mapping[str, Output], *, merge: boo
     reason = "chosen" if best.verdict.green else "tests_failed"
     outcome = replace(best.outcome, status=status, reason=reason, verdict=best.verdict)
     return outcome, {"chosen": list(best.chosen), "failing": best.failing}
+
+
+def _without_patch(outputs: Sequence[Output]) -> Outcome:
+    """Why there is nothing to choose; where all failed for one reason, that."""
+    failed = [each.outcome for each in outputs if each.outcome and not each.green]
+    reasons = {each.reason for each in failed}
+    if len(reasons) == 1:
+        return Outcome(status=Status.FAILED, reason=reasons.pop(), explanation=failed[0].explanation)
+    return Outcome(status=Status.FAILED, reason="no_candidate", explanation="no node gave a patch")
 
 
 async def _tried(

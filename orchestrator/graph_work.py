@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -169,7 +170,9 @@ async def _release(given: Given) -> Done:
     assert given.on is not None and given.on.outcome is not None
     patch = given.on.outcome
     number = given.inputs.get("pr_number")
-    notes = [each for each in patch.explanation.split("; ") if each] or ["Repaired"]
+    # Which model it was, and where that is served, is nobody's business but the run's.
+    notes = [re.sub(r"^\S+ rewrote ", "Rewrote ", each) for each in patch.explanation.split("; ") if each]
+    notes = notes or ["Repaired"]
     told = [f"{note} (#{number})" if number is not None else note for note in notes]
     made = release(given.run.tree, str(given.inputs.get("part") or "patch"), told)
     metrics = {"version": made.version, "pr_number": number}

@@ -381,3 +381,22 @@ async def test_a_model_that_agrees_with_the_search_is_judged_once() -> None:
     assert [each.explanation for each in found.alternatives] == [
         "scripted:m rewrote a.py (1 of 2 usable replies)"
     ]
+
+
+async def test_javascript_is_repaired_with_what_the_failing_test_imports_in_sight() -> None:
+    files = {
+        "web/a.test.js": 'import { f } from "./a.js";\n',
+        "web/a.js": 'import { g } from "../lib/g.js";\nexport const f = g;\n',
+        "lib/g.js": "export const g = () => 1;\n",
+    }
+    base = Tree(files={path: File(content=text.encode()) for path, text in files.items()})
+    profile = TestProfile(
+        expected={"web/a.test.js::f": FAILING}, protected=frozenset({"web/a.test.js"}), language="javascript"
+    )
+    request = RepairRequest(base=base, tree=base, profile=profile, failing=("web/a.test.js::f",), model="m")
+
+    found = await repair(ScriptedEngine([block("lib/g.js", "export const g = () => 2;")]), request)
+
+    assert found.best is not None and list(found.best.changes) == ["lib/g.js"]
+    why = {part.name: part.why for part in found.contexts[0].shown}
+    assert why["web/a.js"] == "imported by web/a.test.js" and "lib/g.js" in why

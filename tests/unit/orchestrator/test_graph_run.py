@@ -12,12 +12,12 @@ from fakes import FAILING, PASSING, FakeRun, improvement, repaired, tree
 
 from cluster.graphs import parsed
 from orchestrator.declaration import Declaration, Node, Retry
-from orchestrator.errors import AgentError, SandboxError, StoreError, TaskError
+from orchestrator.errors import AgentError, BudgetSpent, SandboxError, StoreError, TaskError
 from orchestrator.events import Status
 from orchestrator.graph_run import Given, execute, pause_s
 from orchestrator.graph_work import execute as execute_shipped
 from orchestrator.loop import Outcome
-from orchestrator.steps import Allowance, Usage
+from orchestrator.steps import Allowance, Improvement, Usage
 from orchestrator.task import Budget, Task
 from orchestrator.tree import File
 from orchestrator.verdict import Level
@@ -626,3 +626,35 @@ async def test_a_loop_goes_on_from_the_patch_of_another() -> None:
     asked = [call.request.failing for call in run.calls if call.method == "repair"]
     assert asked == [tuple(TWO), ("test_a.py::two",)]
     assert outcome.reason == "certified" and outcome.changes == whole.changes
+
+
+@pytest.mark.parametrize(
+    ("errors", "reason"),
+    [
+        ([BudgetSpent("tokens"), BudgetSpent("tokens")], "budget_exhausted"),
+        ([BudgetSpent("tokens"), AgentError("no")], "no_candidate"),
+    ],
+)
+async def test_without_any_patch_the_reason_that_all_share_is_told(errors: list[Any], reason: str) -> None:
+    may = {"policy": {"on_failure": "continue"}}
+    nodes = {
+        "a": {**STEP, **may},
+        "b": {**STEP, **may},
+        "pick": {"kind": "select", "of": ["a", "b"], "rule": "best_patch"},
+    }
+
+    outcome = await execute(graph(nodes), FakeRun({}), selecting(Works(a=errors[0], b=errors[1])))
+
+    assert (outcome.status, outcome.reason) == (Status.FAILED, reason)
+
+
+async def test_a_release_does_not_tell_where_its_model_is_served() -> None:
+    found = improvement("fixed")
+    told = Improvement(changes=found.changes, failing=(), explanation="http://10.0.0.7/v1#m rewrote a.py")
+    run = FakeRun(BASE, repairs=[repaired(told)], judge=fixed("fixed"))
+    nodes = {"fix": LOOP, "out": {"kind": "agent", "role": "release", "patch_of": "fix"}}
+
+    outcome = await execute_shipped(graph(nodes), run)
+
+    changelog = outcome.changes["CHANGELOG.md"]
+    assert changelog is not None and b"- Rewrote a.py\n" in changelog.content
