@@ -38,6 +38,8 @@ class _Objects(Protocol):
 
     def write(self, objects: Iterable[tuple[str, bytes]]) -> None: ...
 
+    def remove(self, name: str) -> None: ...
+
 
 class ArtifactStore:
     """Content-addressed bytes, trees and JSON values."""
@@ -108,6 +110,21 @@ class ArtifactStore:
             return False
         with self._translated():
             return self._objects.size(_name(digest)) is not None
+
+    def size(self, digest: str) -> int | None:
+        """Bytes under `digest`, None where nothing is."""
+        with self._translated():
+            return self._objects.size(_name(digest)) if _DIGEST.fullmatch(digest) else None
+
+    def remove(self, digests: Iterable[str]) -> None:
+        """Remove objects that nobody names any more; one that is not there is no error.
+
+        Raises:
+            StoreError: One could not be removed.
+        """
+        with self._translated():
+            for digest in digests:
+                self._objects.remove(_name(digest))
 
     def put_json(self, value: Any) -> str:
         """Store a JSON value; equal values are one object.
@@ -221,6 +238,9 @@ class _Folder:
     def read(self, name: str) -> bytes:
         return (self._root / name).read_bytes()
 
+    def remove(self, name: str) -> None:
+        (self._root / name).unlink(missing_ok=True)
+
     def write(self, objects: Iterable[tuple[str, bytes]]) -> None:
         waiting = list(objects)
         if not waiting:
@@ -297,6 +317,10 @@ class _Remote:
     def read(self, name: str) -> bytes:
         content: bytes = self._system.cat_file(f"{self._root}/{name}")
         return content
+
+    def remove(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            self._system.rm_file(f"{self._root}/{name}")
 
     def write(self, objects: Iterable[tuple[str, bytes]]) -> None:
         waiting = {f"{self._root}/{name}": content for name, content in objects}

@@ -69,7 +69,8 @@ def rebuild(driver: Driver) -> int:
     driver.execute("DELETE FROM runs")
     run_ids = [run_id for (run_id,) in driver.execute(_SELECT_RUN_IDS)]
     driver.insert(RUNS, [project(driver, run_id).row() for run_id in run_ids])
-    driver.execute("DELETE FROM usage")
+    # What runs cost that were pruned since stands nowhere else.
+    driver.execute("DELETE FROM usage WHERE run_id IN (SELECT run_id FROM events)")
     after = 0
     while rows := driver.execute(_SELECT_CALLS, (after,)):
         driver.insert(USAGE, event_log_usage.usage_rows(event_of(row[1:]) for row in rows))

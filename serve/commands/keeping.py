@@ -62,3 +62,46 @@ def restore(
     door.screen.line(f"{told['runs']} runs and {told['artifacts']} artifacts are in {door.home}")
     door.screen.line("  next: raysmith check-log")
     return 0
+
+
+def prune(
+    older_than: Annotated[
+        float,
+        typer.Option("--older-than", metavar="DAYS", min=0.0, help="Runs that ended more days ago go."),
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")] = False,
+    config: options.ConfigFile = None,
+    settings: options.Settings = None,
+    verbose: options.Verbose = False,
+    as_json: options.Json = False,
+) -> int:
+    """Remove runs that ended long ago, with contents that no other run names; `raysmith down` comes first.
+
+    Unfinished and parked runs always stay, and so does what engines cost.
+    """
+    from datetime import UTC, datetime, timedelta
+
+    from cluster.pruning import prune as pruned
+
+    door = open_door(as_json=as_json, verbose=verbose, file=config, settings=settings)
+    try:
+        before = (datetime.now(UTC) - timedelta(days=older_than)).isoformat(timespec="microseconds")
+    except OverflowError as error:
+        raise TaskError(f"--older-than {older_than:g} is before all time", "give fewer days") from error
+    told = pruned(door.config.store, door.home, before, dry_run=dry_run)
+    if as_json:
+        door.screen.object(
+            {
+                "dry_run": dry_run,
+                "runs": list(told.runs),
+                "artifacts": told.artifacts,
+                "bytes": told.bytes,
+                "kept": told.kept,
+            }
+        )
+        return 0
+    verb = "would go" if dry_run else "are gone"
+    door.screen.line(
+        f"{len(told.runs)} runs and {told.artifacts} artifacts ({told.bytes} bytes) {verb}; {told.kept} stay"
+    )
+    return 0
