@@ -123,7 +123,7 @@ async def _search(files: Mapping[str, str], cpu_s: float) -> Any:
     tree = tree_of(files)
     profile = await profile_of(tree)
     request = RepairRequest(
-        base=tree, tree=tree, profile=profile, failing=profile.failing, cpu_s=cpu_s, wall_s=cpu_s * 10
+        base=tree, tree=tree, profile=profile, failing=profile.failing, cpu_s=cpu_s, wall_s=cpu_s * 100
     )
     return await SearchRepairer().repair(request, LocalRunners(), _ignore)
 

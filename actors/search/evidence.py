@@ -57,6 +57,7 @@ def gather(tree: Tree, traces: Traces, failing: Iterable[str]) -> Evidence:
         errors=tuple(sorted(errors)),
         unraised=tuple(sorted({found for _, text in errors for found in _unraised(text)})),
         differences=tuple(dict.fromkeys(_differences(traces, failing))),
+        wanted=tuple(dict.fromkeys(_wanted(traces, failing))),
     )
 
 
@@ -89,6 +90,15 @@ def _unraised(text: str) -> Iterator[str]:
     """Exception types that pytest and unittest say were not raised."""
     for names in _UNRAISED.findall(text):
         yield from (name for name in names if name)
+
+
+def _wanted(traces: Traces, failing: Iterable[str]) -> Iterator[str]:
+    for test in failing:
+        line = str(traces.failures.get(test, {}).get("message", "")).split("\n")[0]
+        found = _COMPARED.match(line)
+        value = _value(found.group(2)) if found is not None else None
+        if value is not None:
+            yield type(value).__name__
 
 
 def _differences(traces: Traces, failing: Iterable[str]) -> Iterator[tuple[str, str]]:

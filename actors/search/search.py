@@ -73,6 +73,7 @@ class Search:
         frontier = Frontier()
         frontier.push(State(tree=self._request.tree, failing=self._request.failing))
         while (state := frontier.pop()) is not None:
+            tried = self._trials.tried
             found, more = await self._visit(state)
             fresh = [one for one in found if id(one) not in state.offered]
             state.offered |= {id(one) for one in fresh}
@@ -82,15 +83,15 @@ class Search:
                     return False
             for place, one in enumerate([one for one in fresh if one.failing][: self._settings.children]):
                 frontier.push(_child(state, one), place)
-            if more:
+            if more and self._trials.tried > tried:
                 state.slices += 1
                 frontier.put_back(state)
         return self._best is None or bool(self._best.failing)
 
     def _is_enough(self) -> bool:
-        """Whether the complete repair is plausible, or too little time is left to look for a better one."""
-        spent = 1 - self._lab.left_s() / self._request.cpu_s
-        return self._best_merit >= LOW or spent > self._settings.doubt_share
+        """Whether the complete repair is plausible, or enough was tried for a better one."""
+        most = self._settings.doubt_per_cpu_s * self._request.cpu_s
+        return self._best_merit >= LOW or self._trials.tried > most
 
     async def _visit(self, state: State) -> tuple[list[Found], bool]:
         """One slice for `state`: its finds, the best first, and whether anything is left to try."""

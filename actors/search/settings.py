@@ -26,7 +26,7 @@ class SearchSettings:
         max_kept: Plausible candidates compared at most.
         slice: Candidates tried on one tree, per cluster of failing tests, before another one has its turn.
         slice_per_cpu_s: The same per CPU second of the request's budget, where that is less.
-        doubt_share: Share of the budget that is spent at most on something better than a doubtful repair.
+        doubt_per_cpu_s: Candidates per CPU second of the budget after which a doubtful repair is good enough.
         children: Partial repairs of one tree that the search goes on from.
         pair_seeds: Partly promising candidates that are combined with a second edit.
         pair_partners: Second edits tried per seed.
@@ -51,7 +51,7 @@ class SearchSettings:
     max_kept: int = 12
     slice: int = 1_200
     slice_per_cpu_s: float = 40.0
-    doubt_share: float = 0.5
+    doubt_per_cpu_s: float = 200.0
     children: int = 4
     pair_seeds: int = 24
     pair_partners: int = 400

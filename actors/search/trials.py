@@ -39,9 +39,12 @@ class Trials:
         self._report = report
         board = look.board
         look.singles.start_slice()
+        before = board.complete
         goal = self.tried + self._lab.slice * min(max(look.singles.open, 1), _MAX_LANES)
         more = True
-        while more and self.tried < goal and not look.singles.is_settled(board.repaired, board.complete):
+        while more and self.tried < goal:
+            if look.singles.is_settled(board.repaired, board.complete - before):
+                break
             more = await self._next(look, deep=deep)
             deep = deep and more
         if not board.complete:

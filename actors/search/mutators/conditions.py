@@ -15,6 +15,8 @@ from actors.search.source import Source
 
 _MAX = 60
 _MAX_JUDGED = 240
+#: Of a truth value where only others are expected.
+UNWANTED = 0.1
 _KNOWN: WeakKeyDictionary[Source, dict[Any, list[tuple[str, float]]]] = WeakKeyDictionary()
 _COMMON = frozenset(("None", "False", "True", "0", "[]", "''", '""', "-1", "1", "{}", "0.0"))
 
@@ -76,6 +78,7 @@ def results(site: Site) -> Iterator[tuple[str, float]]:
     for text, weight in sorted(pool.items(), key=lambda item: -item[1]):
         kind = _kind_of(text)
         factor = 1.2 if kind and kind in kinds else 0.5 if kind and kinds else 1.0
+        factor *= UNWANTED if "bool" not in kinds and site.evidence.is_unwanted(text) else 1.0
         yield f"return {text}", min(1.0, weight * factor * expected)
 
 

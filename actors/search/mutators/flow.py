@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from actors.search import precedence
 from actors.search.mutators import lines
+from actors.search.mutators.conditions import UNWANTED
 from actors.search.mutators.site import Change, Site
 
 
@@ -151,6 +152,8 @@ def returns(site: Site) -> Iterator[Change]:
         own = site.text(node.value) if node.value is not None else ""
         start, end = site.source.span(node)
         for text, weight in options.items():
+            if site.evidence.is_unwanted(text) and not (node.value and site.guess(node.value) == "bool"):
+                weight *= UNWANTED  # noqa: PLW2901
             if text != own:
                 yield Change(
                     spans=((start, end, f"return {text}"),),

@@ -40,6 +40,7 @@ class Evidence:
         snapshots: What names held where tests came by, per file and line.
         unraised: Those of `raises` that a failing test waited for in vain.
         differences: Actual and expected text of failing comparisons.
+        wanted: Types of the values that failing comparisons expect.
     """
 
     constants: tuple[str, ...] = ()
@@ -49,6 +50,11 @@ class Evidence:
     snapshots: Mapping[tuple[str, int], Snapshots] = field(default_factory=dict)
     unraised: tuple[str, ...] = ()
     differences: tuple[tuple[str, str], ...] = ()
+    wanted: tuple[str, ...] = ()
+
+    def is_unwanted(self, text: str) -> bool:
+        """Whether `text` is a truth value where only other values are expected, as `False` is equal to 0."""
+        return text in ("True", "False") and bool(self.wanted) and "bool" not in self.wanted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

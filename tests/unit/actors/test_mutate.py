@@ -421,3 +421,14 @@ def test_a_name_that_nothing_would_read_any_more_is_rarely_wrong() -> None:
         weights(once)[once.replace("g(word)", "g(text)")][1]
         < weights(twice)[twice.replace("g(word, word)", "g(text, word)")][1]
     )
+
+
+def test_false_is_not_returned_for_an_expected_zero() -> None:
+    text = "def f(n):\n    return n - 1\n"
+    guard = "def f(n):\n    if n == 0:\n        return False\n    return n - 1\n"
+
+    plain, typed = weights(text), weights(text, Evidence(wanted=("int",)))
+
+    assert typed[guard][1] < 0.2 * plain[guard][1]
+    returned = "def f(n):\n    return False\n"
+    assert typed[returned][1] < 0.2 * weights(text, Evidence(wanted=("int", "bool")))[returned][1]
