@@ -27,6 +27,7 @@ from corpus.cases import DEVELOPMENT, MEASURING, Case, cases, complaints, evalua
 from local_runners import LocalRunners, profile_of, tree_of  # noqa: E402
 
 from actors.repairer import SearchRepairer  # noqa: E402
+from actors.search.settings import SearchSettings  # noqa: E402
 from orchestrator.steps import Improvement, RepairRequest  # noqa: E402
 
 #: Programs that no edit repairs, so that the whole budget goes into trying.
@@ -125,7 +126,7 @@ async def _search(files: Mapping[str, str], cpu_s: float) -> Any:
     request = RepairRequest(
         base=tree, tree=tree, profile=profile, failing=profile.failing, cpu_s=cpu_s, wall_s=cpu_s * 100
     )
-    return await SearchRepairer().repair(request, LocalRunners(), _ignore)
+    return await SearchRepairer(SearchSettings(runners=1)).repair(request, LocalRunners(), _ignore)
 
 
 def half(case: Case) -> list[int]:

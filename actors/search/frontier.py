@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from actors.search.board import Board
+from actors.search.edits import Candidate
 from actors.search.pairs import Pairs
 from actors.search.source import Source
 from actors.search.turns import Turns
@@ -18,6 +22,14 @@ _FRUITLESS = 1.0
 _SIBLING = 0.25
 
 
+@dataclass(slots=True)
+class Flight:
+    """Candidates that are to be tried next, and their results on the way where it was started."""
+
+    batch: list[tuple[float, Candidate]]
+    results: asyncio.Task[list[dict[str, Any]]] | None = None
+
+
 @dataclass(slots=True, kw_only=True)
 class Look:
     """What is known about a state once it was measured.
@@ -26,6 +38,8 @@ class Look:
         calls: Arguments that the tests gave to functions, as literals, per `path:name`.
         lines: Per test and file the lines executed.
         pairs: The second edits, None until all single ones were tried.
+        ahead: Batches that left their queue; their results are taken in this order, whoever is done first.
+        seen: Fingerprints of code that was tried.
     """
 
     board: Board
@@ -35,6 +49,8 @@ class Look:
     singles: Turns
     partners: Turns
     pairs: Pairs | None = None
+    ahead: deque[Flight] = field(default_factory=deque)
+    seen: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True, kw_only=True)

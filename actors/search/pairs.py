@@ -23,14 +23,11 @@ class Pairs:
         self._partners: list[Ranked] = []
         self._most = most
         self._heap: list[tuple[float, int, int]] = []
-        self._again: list[Ranked] = []
         for number in range(len(self._seeds)):
             self._push(number, 0)
 
     def pop(self, _repaired: frozenset[str] = frozenset()) -> Ranked | None:
         """The best pair left that does not touch the same characters twice."""
-        if self._again:
-            return self._again.pop()
         while self._heap:
             rank, number, place = heapq.heappop(self._heap)
             self._push(number, place + 1)
@@ -38,10 +35,6 @@ class Pairs:
             if pair is not None:
                 return -rank, pair
         return None
-
-    def put(self, rank: float, pair: Candidate) -> None:
-        """Have `pair` come again, next."""
-        self._again.append((rank, pair))
 
     def _push(self, number: int, place: int) -> None:
         while len(self._partners) <= place < self._most:

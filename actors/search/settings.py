@@ -30,6 +30,7 @@ class SearchSettings:
         children: Partial repairs of one tree that the search goes on from.
         pair_seeds: Partly promising candidates that are combined with a second edit.
         pair_partners: Second edits tried per seed.
+        runners: Runners that one search uses at most, where more than one are free.
         max_sessions: Sandboxes opened in one repair, the first included.
         max_traced_passing: Passing tests whose lines are traced.
         base_timeout_s: CPU seconds a test may take on the base before it counts as hanging.
@@ -55,6 +56,7 @@ class SearchSettings:
     children: int = 4
     pair_seeds: int = 24
     pair_partners: int = 400
+    runners: int = 2
     max_sessions: int = 5
     max_traced_passing: int = 200
     base_timeout_s: float = 2.0

@@ -17,6 +17,7 @@ from .suite import Suite
 
 # A suite in which everything hangs is measured in seconds, not in minutes.
 _SECOND_HANG_S = 0.5
+_FEW_HANGS = 4
 _BASE_TURNS = 3_000_000
 _STARTS = frozenset(("subprocess.Popen", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "os.system"))
 
@@ -48,7 +49,7 @@ class Measuring:
         self._filenames = {path: f"{root}/{path}" for path in sources}
         self._at_import: set[tuple[str, int, str]] = set()
         self._durations: dict[str, float] = {}
-        self._seen: set[tuple[object, ...]] = set()
+        self._seen: set[str] = set()
         self._slate = Slate()
         self._size = 1 << 20
         self._fixed_order = False
@@ -58,13 +59,25 @@ class Measuring:
         self._quick_s: dict[str, float] = {}
         self._base: dict[str, list[Any]] = {}
 
-    def do_baseline(self, timeout_s: float, reordered: bool | None = None) -> dict[str, Any]:
+    def do_baseline(
+        self, timeout_s: float, reordered: bool | None, first: Sequence[str], total_s: float
+    ) -> dict[str, Any]:
         """Outcomes of the original in the file's order and with failing tests first.
 
-        `reordered` tells whether another order changed outcomes where that is known already.
+        Args:
+            timeout_s: CPU seconds that a test may take.
+            reordered: Whether another order changes outcomes, where that is known already.
+            first: Tests whose outcome is wanted in any case.
+            total_s: CPU seconds; tests that are not reached in them have no outcome.
         """
-        tests = list(self._suite.items)
-        measured = self._measure(tests, timeout_s)
+        before = children.cpu_used()
+        measured = self._measure(list(self._suite.items), timeout_s, before + total_s)
+        unreached = [test for test in first if test in self._suite.items and test not in measured]
+        measured.update(self._measure(unreached, timeout_s, before + total_s * 2))
+        tests = [test for test in self._suite.items if test in measured]
+        if len(tests) < len(self._suite.items) or children.cpu_used() - before > total_s / 2:
+            # No time to compare two orders: candidates are tried in the order that was measured.
+            reordered = bool(reordered)
         results = {test: result[:5] for test, result in measured.items()}
         failing = [test for test in tests if results[test][0] in ("failed", "error")]
         others = [test for test in tests if test not in set(failing)]
@@ -73,9 +86,13 @@ class Measuring:
         self._reads_files = any(measured[test][6] for test in tests)
         wrote = self._wrote
         order = [test for test in [*failing, *others] if test not in hung]
-        again = self._measure(order, timeout_s) if reordered is None else results
-        self._fixed_order = bool(reordered) or any(results[test][0] != again[test][0] for test in order)
-        self._durations = {test: max(results[test][4], again[test][4]) / 1000 for test in order}
+        again = self._measure(order, timeout_s, before + total_s * 2) if reordered is None else results
+        self._fixed_order = bool(reordered) or any(
+            test in again and results[test][0] != again[test][0] for test in order
+        )
+        self._durations = {
+            test: max(results[test][4], again.get(test, results[test])[4]) / 1000 for test in order
+        }
         self._quick_s = dict(self._durations)
         self._measure_probes([test for test in failing if test not in hung])
         return {"results": results, "fixed_order": self._fixed_order, "writes": wrote}
@@ -114,18 +131,23 @@ class Measuring:
                 self._suite.forget_quick(test)
         self._finish(child)
 
-    def _measure(self, tests: Sequence[str], timeout_s: float) -> dict[str, Any]:
+    def _measure(self, tests: Sequence[str], timeout_s: float, end_cpu_s: float) -> dict[str, Any]:
+        """Outcomes of `tests` in their order, of the first ones where the time is over before all ran."""
         results: dict[str, Any] = {}
+        hangs = 0
         left = list(tests)
-        while left:
+        while left and children.cpu_used() < end_cpu_s:
             todo = tuple(left)
             child = children.Child(lambda report, todo=todo: self._run_all(report, todo))  # type: ignore[misc]
             try:
-                while left:
+                while left and children.cpu_used() + child.cpu_s < end_cpu_s:
                     results[left[0]] = child.next(timeout_s, timeout_s * 2)
                     left.pop(0)
             except children.Overran:
                 results[left.pop(0)] = ["failed", "Timeout", 0, "", 0, 0, True]
+                # Few hangs leave the others their time.
+                end_cpu_s += timeout_s if hangs < _FEW_HANGS else 0.0
+                hangs += 1
                 timeout_s = min(timeout_s, _SECOND_HANG_S)
             except children.Ended:
                 results[left.pop(0)] = ["error", "Died", 0, "", 0, 0, True]

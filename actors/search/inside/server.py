@@ -6,6 +6,8 @@ It answers `baseline`, `trace` and `evaluate`; the code of candidates runs in it
 from __future__ import annotations
 
 import gc
+import hashlib
+import marshal
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -26,15 +28,21 @@ class Prepared:
     candidate: Mapping[str, Any]
     plan: swap.Plan = field(default_factory=list)
     edits: dict[str, list[text.Span]] = field(default_factory=dict)
-    key: tuple[object, ...] = ()
+    key: str = ""
     alone: bool = False
 
 
 @dataclass
 class Limits:
-    """What one `evaluate` may use; read from the request."""
+    """What one `evaluate` may use; read from the request.
+
+    Attributes:
+        until_cpu_s: No batch starts after that.
+        end_cpu_s: Nothing goes on after that.
+    """
 
     until_cpu_s: float
+    end_cpu_s: float
     factor: float
     floor_s: float
     turns: int
@@ -131,6 +139,7 @@ class Server(Measuring):
         start = children.cpu_used()
         bounds = Limits(
             until_cpu_s=start + limits["cpu_s"],
+            end_cpu_s=start + limits.get("left_s", limits["cpu_s"]),
             factor=limits.get("factor", 10.0),
             floor_s=limits.get("floor_s", 0.1),
             turns=int(limits.get("turns", 20_000)),
@@ -144,7 +153,7 @@ class Server(Measuring):
         done: dict[str, Any] = {}
         slow: list[int] = []
         ready: deque[Prepared] = deque()
-        keys: set[tuple[object, ...]] = set()
+        keys: set[str] = set()
         for number, candidate in enumerate(candidates):
             try:
                 prepared = self._prepare(number, candidate)
@@ -153,15 +162,17 @@ class Server(Measuring):
             except (swap.Uncompilable, ValueError, KeyError):
                 done[str(number)] = {"status": "rejected"}
             else:
-                if prepared is None or prepared.key in keys:
+                if not prepared.key:
                     done[str(number)] = {"status": "duplicate"}
+                elif prepared.key in keys or (prepared.key in self._seen and not candidate.get("again")):
+                    done[str(number)] = {"status": "duplicate", "key": prepared.key}
                 else:
                     keys.add(prepared.key)
                     ready.append(prepared)
         self._tell(done=done, slow=slow)
         while ready and children.cpu_used() < bounds.until_cpu_s:
             self._size = min(self._size, bounds.batch)
-            size = 1 if ready[0].alone else self._size
+            size = 1 if ready[0].alone else min(self._size, self._fitting(limits["cpu_s"]))
             batch = [ready.popleft() for _ in range(min(size, len(ready)))]
             self._tell(trying=[prepared.number for prepared in batch])
             done, rest = self._evaluate_batch(batch, bounds)
@@ -192,7 +203,7 @@ class Server(Measuring):
     def _tell(self, **frame: Any) -> None:
         wire.send(self._channel, {**frame, "cpu_s": children.cpu_used()})
 
-    def _prepare(self, number: int, candidate: Mapping[str, Any]) -> Prepared | None:
+    def _prepare(self, number: int, candidate: Mapping[str, Any]) -> Prepared:
         edits: dict[str, list[text.Span]] = {
             path: [(start, end, new) for start, end, new in spans]
             for path, spans in candidate["edits"].items()
@@ -205,15 +216,14 @@ class Server(Measuring):
             draft = self._swapper.plan(path, self._guard.source(path), spans)
             prepared.plan += draft.plan
             prints += [(path, *draft.prints)] if draft.prints else []
-        prepared.key = tuple(prints)
-        if (prepared.key in self._seen or not prints) and not candidate.get("again"):
-            return None
+        if prints:
+            prepared.key = hashlib.blake2b(marshal.dumps(prints, 2), digest_size=12).hexdigest()
         return prepared
 
     def _evaluate_batch(self, batch: list[Prepared], bounds: Limits) -> tuple[dict[str, Any], list[Prepared]]:
         """Results by number, and what of the batch is still to be tried."""
         if self._fixed_order:
-            return {str(one.number): self._confirm(one, bounds) for one in batch}, []
+            return {str(one.number): {**self._confirm(one, bounds), "key": one.key} for one in batch}, []
         told, fault, clean = self._probe(batch, bounds)
         if not clean:
             # State that `State` does not know leaked from one candidate into the next.
@@ -225,13 +235,13 @@ class Server(Measuring):
         for prepared, result in zip(batch, told, strict=False):
             wanted = result["fixed"] > result["broken"] or prepared.candidate.get("confirm")
             confirmed = self._confirm(prepared, bounds) if wanted else {}
-            done[str(prepared.number)] = {**result, **confirmed}
+            done[str(prepared.number)] = {**result, **confirmed, "key": prepared.key}
             self._seen.add(prepared.key)
         rest = batch[len(told) :]
         if fault and rest:
             victim = rest.pop(0)
             if fault == "timeout" or victim.alone or len(batch) == 1:
-                done[str(victim.number)] = {"status": fault}
+                done[str(victim.number)] = {"status": fault, "key": victim.key}
             else:
                 victim.alone = True
                 rest.insert(0, victim)
@@ -243,7 +253,7 @@ class Server(Measuring):
         limits.append(self._limit(self._failing, bounds))
         self._slate.clear()
         child = children.Child(lambda _: self._probe_all(batch, bounds))
-        left_s = bounds.until_cpu_s - children.cpu_used()
+        left_s = bounds.end_cpu_s - children.cpu_used()
         fault = child.follow(self._slate, limits, left_s)
         self._finish(child, [path for one in batch for path in one.edits] if self._reads_files else ())
         told = self._slate.results()
@@ -315,10 +325,15 @@ class Server(Measuring):
         wanted = self._failing if chosen is None else [test for test in chosen if test in self._suite.items]
         return wanted[: probing.MAX_FAILING]
 
+    def _fitting(self, cpu_s: float) -> int:
+        """How many candidates of slow tests one call has time for."""
+        each_s = sum(self._quick_s.get(test, 0.0) for test in self._failing[: probing.MAX_FAILING])
+        return max(1, int(cpu_s / max(each_s, 0.001)))
+
     def _tank(self, bounds: Limits) -> probing.Tank:
         return lambda test: int(self._turns.get(test, 0) * bounds.factor) + bounds.turns
 
     def _limit(self, tests: Sequence[str], bounds: Limits, known: Mapping[str, float] | None = None) -> float:
-        left = max(bounds.until_cpu_s - children.cpu_used(), 0.0) + 0.1
+        left = max(bounds.end_cpu_s - children.cpu_used(), 0.001)
         usual = sum((self._durations if known is None else known).get(test, 0.0) for test in tests)
         return min(bounds.factor * usual + bounds.floor_s, left)

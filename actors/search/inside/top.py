@@ -70,9 +70,15 @@ class Worker:
             self._started = {"wanted": wanted, "answer": self._open()}
         return dict(self._started["answer"])
 
-    def do_baseline(self, timeout_s: float, reordered: bool | None = None) -> dict[str, Any]:
-        """Outcomes and durations of every collected test on the base."""
-        self._base = {"timeout_s": timeout_s, "reordered": reordered}
+    def do_baseline(
+        self,
+        timeout_s: float,
+        reordered: bool | None = None,
+        first: Sequence[str] = (),
+        total_s: float = 1e9,
+    ) -> dict[str, Any]:
+        """Outcomes and durations on the base: of `first` in any case, of others while `total_s` lasts."""
+        self._base = {"timeout_s": timeout_s, "reordered": reordered, "first": first, "total_s": total_s}
         if self._server is None:
             return {"results": {}, "fixed_order": False, "writes": False}
         return self._call("baseline", self._base)
@@ -92,12 +98,15 @@ class Worker:
     ) -> list[dict[str, Any]]:
         """One result per candidate, in order; `skipped` is what the limits left no time for."""
         until = self.cpu_s + limits["cpu_s"]
+        end = self.cpu_s + limits.get("left_s", limits["cpu_s"])
         answer = self._try(candidates, failing, others, limits)
         results = {int(number): result for number, result in answer["results"].items()}
         for number in answer["slow"]:
             if self.cpu_s >= until:
                 break
-            results[number] = self._import_anew(candidates[number], failing, others, limits)
+            results[number] = self._import_anew(
+                candidates[number], [*failing, *others], len(failing), limits, end
+            )
         return [results.get(number, {"status": "skipped"}) for number in range(len(candidates))]
 
     def do_compare(
@@ -243,10 +252,17 @@ class Worker:
     def _import_anew(
         self,
         candidate: Mapping[str, Any],
-        failing: Sequence[str],
-        others: Sequence[str],
+        order: Sequence[str],
+        failing: int,
         limits: Mapping[str, float],
+        end: float,
     ) -> dict[str, Any]:
+        """The result of one candidate.
+
+        Args:
+            failing: How many tests at the start of `order` fail on the base.
+            end: The CPU second at which it has to end.
+        """
         try:
             contents = self._guard.edited(
                 {path: [tuple(span) for span in spans] for path, spans in candidate["edits"].items()}
@@ -256,30 +272,26 @@ class Worker:
         except (SyntaxError, ValueError, KeyError, RecursionError, MemoryError):
             return {"status": "rejected"}
         self._guard.write(contents)
-        order = [*failing, *others]
         child = children.Child(
             lambda report: self._collect_and_run(report, order, int(limits.get("turns", 20_000)) * 20)
         )
         outcomes: dict[str, str] = {}
         status = "ran"
+
+        def following(cpu_s: float, wall_s: float) -> Any:
+            return child.next(min(cpu_s, max(end - self.cpu_s - child.cpu_s, 0.001)), wall_s)
+
+        test_s = limits.get("factor", 10.0) * limits.get("test_s", 0.05) + limits.get("floor_s", 0.1)
         try:
-            collected = child.next(self._collect_s * 5 + 2, self._collect_s * 10 + 10)
-            left = set(failing)
-            for test in order:
-                if test in collected["items"]:
-                    test_s = limits.get("factor", 10.0) * limits.get("test_s", 0.05) + limits.get(
-                        "floor_s", 0.1
-                    )
-                    result = child.next(test_s, test_s * 4 + 1)
-                    outcomes[test] = result[0]
-                    status = "timeout" if result[1] == "Exhausted" else status
-                else:
-                    outcomes[test] = "missing"
-                left.discard(test)
-                if not left and not any(outcomes[name] == "passed" for name in failing):
+            collected = following(self._collect_s * 5 + 2, self._collect_s * 10 + 10)
+            for number, test in enumerate(order, 1):
+                result = following(test_s, test_s * 4 + 1) if test in collected["items"] else ["missing", ""]
+                outcomes[test] = result[0]
+                status = "timeout" if result[1] == "Exhausted" else status
+                if number == failing and "passed" not in outcomes.values():
                     break
         except children.Overran:
-            status = "timeout"
+            status = "skipped" if self.cpu_s + child.cpu_s >= end else "timeout"
         except children.Ended:
             status = "died"
         child.kill()
