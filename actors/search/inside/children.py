@@ -100,13 +100,13 @@ class Child:
 
         Args:
             cpu_s: CPU seconds it may use since its report before.
-            wall_s: Seconds it may take, sleeping included.
+            wall_s: Seconds it may take, sleeping included; what it waits for a processor does not count.
 
         Raises:
             Ended: It is gone, or reported something that is not a frame.
             Overran: It was still busy at a limit.
         """
-        deadline = time.monotonic() + wall_s
+        deadline, delayed = time.monotonic() + wall_s, self._delayed_s()
         wait = min(cpu_s, wall_s)
         while (value := self._frame()) is None:
             if select.select([self._fd], [], [], min(wait, _TICK_S))[0]:
@@ -118,7 +118,9 @@ class Child:
                 raise Ended
             used = self._cpu() - self._cpu_seen
             wait = max(cpu_s - used, 0.001)
-            if used > cpu_s or time.monotonic() > deadline:
+            if used > cpu_s or (
+                time.monotonic() > deadline and time.monotonic() > deadline + self._delayed_s() - delayed
+            ):
                 if (value := self._frame()) is not None:
                     break
                 raise Overran
@@ -137,13 +139,19 @@ class Child:
             `ended`, `timeout` where a piece took too long, `spent` where `left_s` was used up.
         """
         wait = _TICK_S
+        at, delayed = -1, 0.0
         while not (select.select([self._fd], [], [], wait)[0] or self._is_gone()):
             number, cpu_s, wall_s = slate.started()
             limit = limits[min(max(number, 0), len(limits) - 1)]
             used = self._cpu()
             if used > left_s:
                 return "spent"
-            if used - cpu_s > limit or time.monotonic() - wall_s > limit * _WALL + 1:
+            if number != at:
+                at, delayed = number, self._delayed_s()
+            if used - cpu_s > limit:
+                return "timeout"
+            late_s = time.monotonic() - wall_s - limit * _WALL - 1
+            if late_s > 0 and late_s > self._delayed_s() - delayed:
                 return "timeout"
             wait = max(min(limit - (used - cpu_s), left_s - used, _TICK_S), 0.001)
         return "ended"
@@ -188,6 +196,14 @@ class Child:
         self._ended = pid == self.pid
         # What it wrote before it ended is still in the pipe.
         return self._ended and not select.select([self._fd], [], [], 0)[0]
+
+    def _delayed_s(self) -> float:
+        """Seconds that it was ready to run and others ran; see proc(5), `schedstat`."""
+        try:
+            with open(f"/proc/{self.pid}/schedstat") as file:  # noqa: PTH123
+                return int(file.read().split()[1]) / 1e9
+        except (OSError, ValueError, IndexError):
+            return 0.0
 
     def _cpu(self) -> float:
         # CPUCLOCK_SCHED of a whole process, see clock_getcpuclockid(3).
