@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -530,7 +531,7 @@ async def test_a_sandbox_that_dies_is_replaced_and_the_guilty_candidate_dropped(
     }
     runners = DyingRunners(deaths=2)
 
-    result, _, _ = await repaired(files, runners=runners)
+    result, _, _ = await repaired(files, runners=runners, settings=replace(QUICK, runners=1))
 
     assert_complete(result)
     assert runners.opened == 3
