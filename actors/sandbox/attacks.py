@@ -52,6 +52,8 @@ def main() -> None:
     with contextlib.suppress(OSError):
         socket.create_server(("127.0.0.1", 0)).close()
         worked.append("own loopback")
+    kernel = os.uname()
+    worked.append(f"kernel {kernel.release} {kernel.version}")
     print(json.dumps(worked))
 
 

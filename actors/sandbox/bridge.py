@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.sandbox.containers import connect
 from actors.sandbox.limits import ROOT, started
+from actors.sandbox.process import READY
 from actors.sandbox.supervisor import exactly, tell
 from orchestrator.errors import SandboxError
 
@@ -27,8 +28,14 @@ if TYPE_CHECKING:
 
 _LABEL, _PLACE = "raysmith.owner", "raysmith.place"
 _GRACE_S = 15.0
+_TOLD_WITHIN_S = 4
 _PIECE = 1 << 16
 _STDOUT = 1
+_OUT_OF_MEMORY = {
+    "end": "out_of_memory",
+    **{"exit_code": None, "wall_s": 0.0, "cpu_s": 0.0, "peak_bytes": 0, "memory": "container"},
+    **{"output": 0, "records": len(READY)},
+}
 
 
 def main() -> None:
@@ -56,7 +63,8 @@ class Bridge:
         self.channel = None if request["channel"] is None else socket.socket(fileno=request["channel"])
         self.told = bytearray()
         self.frames = bytearray()
-        self.over = False
+        self.over = self.reported = False
+        self.began = int(time.time())
 
     def run(self, payload: bytes) -> None:
         """Create, feed, carry, remove."""
@@ -72,6 +80,8 @@ class Bridge:
             text = json.dumps(request).encode()
             self.pipe.sendall(len(text).to_bytes(4, "big") + text + payload)
             self._carry()
+            if not self.reported and self._was_out_of_memory(container):
+                tell(_OUT_OF_MEMORY, READY)
         finally:
             self._remove(container)
             self.client.close()
@@ -99,6 +109,14 @@ class Bridge:
         pipe: socket.socket = getattr(attached, "_sock", attached)
         pipe.settimeout(None)
         return pipe
+
+    def _was_out_of_memory(self, container: str) -> bool:
+        """Whether the container was killed whole for its memory, as one with a kernel of its own is."""
+        until = int(time.time()) + _TOLD_WITHIN_S
+        events = self.client.events(
+            since=self.began, until=until, filters={"container": container, "event": "oom"}, decode=True
+        )
+        return any(True for _ in events)
 
     def _remove(self, container: str) -> None:
         from docker.errors import APIError
@@ -174,7 +192,7 @@ class Bridge:
                 tell({"pid": os.getpid(), "cpu": self.cgroup})
             else:
                 tell(line, content)
-                self.over = True
+                self.over = self.reported = True
 
 
 def _cpu_file(pid: int) -> str | None:

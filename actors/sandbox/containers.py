@@ -1,4 +1,6 @@
-"""Level `namespace` by Docker or podman, where bubblewrap cannot work; see docs/design/sandbox.md.
+"""Level `namespace` by Docker or podman, where bubblewrap cannot work, and `kernel` by a runtime of theirs.
+
+See docs/design/sandbox.md.
 
 The daemon has to share this machine's files: interpreter and packages are bound read-only.
 """
@@ -13,6 +15,7 @@ import tarfile
 import threading
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +49,8 @@ _START = f"import sys; sys.path.append({_SUPERVISOR!r}); from actors.sandbox.sup
 _UNCOUNTED = (
     1 << 20
 )  # all containers share the user id that the kernel would count by; `pids_limit` bounds each
+_MOST_PROCESSES = 1 << 15  # as `_UNCOUNTED`; more is not every daemon's to give
+_KERNEL_MIB = 256
 _PLACES = ("/var/run/docker.sock", "/run/podman/podman.sock")
 # What a runtime masks by itself, and the rest of /sys but the cgroup.
 _MASKED = (
@@ -72,7 +77,7 @@ class Containers(Supervised):
     def __init__(self, settings: SandboxSettings) -> None:
         super().__init__(settings)
         self.host = settings.docker_host or _usual_host()
-        self._image: str | None = None
+        self._daemon: _Daemon | None = None
         self._building = threading.Lock()
 
     def request(self, job: Job) -> dict[str, Any]:
@@ -101,27 +106,31 @@ class Containers(Supervised):
                 },
                 "mounts": list(job.layer.mounts),
                 "create": {
-                    "image": self._built(),
+                    "image": self._built().image,
                     "command": [job.layer.python, "-I", "-S", "-B", "-c", _START],
                     "user": f"{_USER}:{_USER}",
                     "hostname": "sandbox",
                     "stdin_open": True,
                     "volumes": [ENV, TRUSTED],
                 },
-                "limits": self._limits(bounded["memory_bytes"]),
+                "limits": self._limits(bounded["memory_bytes"], self._built()),
                 "masked": list(_MASKED),
             },
         }
 
-    def _limits(self, memory_bytes: int) -> dict[str, Any]:
+    def _limits(self, memory_bytes: int, daemon: _Daemon) -> dict[str, Any]:
         """Arguments of `create_host_config`: what confines and bounds a container."""
         settings = self.settings
-        disk = f"rw,exec,nosuid,nodev,size={settings.disk_mib}m,nr_inodes={settings.inodes}"
+        disk = f"rw,exec,nosuid,nodev,size={settings.disk_mib}m"
+        own = "mode=1777"
+        if not daemon.is_podman:  # which knows neither; the supervisor counts inodes all the same
+            disk += f",nr_inodes={settings.inodes}"
+            own = f"mode=700,uid={_USER},gid={_USER}"
         return {
             "network_mode": "none",
             "read_only": True,
             "cap_drop": ["ALL"],
-            "security_opt": ["no-new-privileges", f"seccomp={profile()}"],
+            "security_opt": ["no-new-privileges", f"seccomp={daemon.seccomp}"],
             # The supervisor inside is a process too, and so is every thread.
             "pids_limit": settings.processes + 1,
             "mem_limit": memory_bytes,
@@ -130,27 +139,77 @@ class Containers(Supervised):
             "shm_size": min(SHM_MIB, settings.disk_mib) << 20,
             "ipc_mode": "private",
             "auto_remove": True,
-            "tmpfs": {WORK: f"{disk},mode=700,uid={_USER},gid={_USER}", "/tmp": f"{disk},mode=1777"},  # noqa: S108 - inside
+            "tmpfs": {WORK: f"{disk},{own}", "/tmp": f"{disk},mode=1777"},  # noqa: S108 - inside
             "ulimits": [
                 {"Name": name, "Soft": value, "Hard": value}
                 for name, value in (
                     *(("core", 0), ("nofile", OPEN_FILES), ("fsize", settings.file_mib << 20)),
                     ("msgqueue", 0),
+                    # podman's own default may be more than this machine grants.
+                    *((("nproc", _MOST_PROCESSES),) if daemon.is_podman else ()),
                 )
             ],
         }
 
-    def _built(self) -> str:
-        """The name of the image, built where it is not there yet.
+    def _built(self) -> _Daemon:
+        """What the daemon takes, with the image built where it is not there yet.
 
         Raises:
-            SandboxError: No daemon answers, or it refuses to build.
+            SandboxError: No daemon answers, it refuses to build, or it lacks the runtime.
         """
         with self._building:
-            if self._image is None:
+            if self._daemon is None:
                 with closing(connect(self.host)) as client:
-                    self._image = _build(client)
-        return self._image
+                    self._check(client)
+                    is_podman = _is_podman(client)
+                    seccomp = _profile_file() if is_podman else profile()
+                    self._daemon = _Daemon(image=_build(client), seccomp=seccomp, is_podman=is_podman)
+        return self._daemon
+
+    def _check(self, client: APIClient) -> None:
+        """Whether the daemon has what this provider needs."""
+
+
+class OwnKernel(Containers):
+    """Level `kernel`: containers by a runtime that gives each a kernel of its own, as gVisor's `runsc`.
+
+    The daemon says whether it has the runtime; the self-test looks from inside whether that is true.
+    """
+
+    level = Level.KERNEL
+
+    def _limits(self, memory_bytes: int, daemon: _Daemon) -> dict[str, Any]:
+        limits = super()._limits(memory_bytes, daemon)
+        # The kernel of its own lives in the container's memory, too; the supervisor inside bounds the task.
+        whole = memory_bytes + (_KERNEL_MIB << 20)
+        own = {"runtime": self.settings.runtime, "mem_limit": whole, "memswap_limit": whole}
+        return {**limits, **own}
+
+    def _check(self, client: APIClient) -> None:
+        runtimes = sorted(client.info().get("Runtimes") or ())
+        if self.settings.runtime not in runtimes:
+            raise SandboxError(
+                f"the daemon at {self.host} has no runtime {self.settings.runtime!r}, "
+                f"only {', '.join(runtimes) or 'its own'}",
+                "install gVisor (gvisor.dev/docs/user_guide/install), run `runsc install` and restart "
+                "the daemon, or name another runtime that gives containers a kernel in sandbox.runtime",
+            )
+
+    def shares(self, kernel: str) -> bool:
+        """Whether a kernel seen from inside is the daemon's or this machine's own."""
+        with closing(connect(self.host)) as client:
+            daemons = str(client.info().get("KernelVersion", ""))
+        own = os.uname()
+        return kernel.partition(" ")[0] == daemons or kernel == f"{own.release} {own.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Daemon:
+    """The image's name, and the system call filter: itself for Docker, a file's path for podman."""
+
+    image: str
+    seccomp: str
+    is_podman: bool
 
 
 def connect(host: str) -> APIClient:
@@ -207,6 +266,25 @@ def _build(client: APIClient) -> str:
     if errors := [line["error"] for line in told if "error" in line]:
         raise SandboxError(f"the sandbox's image cannot be built: {errors[-1]}", "see docs/design/sandbox.md")
     return name
+
+
+def _is_podman(client: APIClient) -> bool:
+    parts = client.version().get("Components") or ()
+    return any("podman" in str(part.get("Name", "")).lower() for part in parts)
+
+
+def _profile_file() -> str:
+    """A file of ours with the filter, for a daemon on this machine."""
+    from platformdirs import user_cache_path
+
+    text = profile()
+    place = user_cache_path("raysmith") / f"seccomp-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    if not place.is_file() or place.read_text() != text:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        passing = place.with_suffix(f".{os.getpid()}")
+        passing.write_text(text)
+        passing.replace(place)
+    return str(place)
 
 
 def _etc() -> dict[str, str]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actors.sandbox.bubblewrap import Bubblewrap, Supervised
+from actors.sandbox.containers import Containers, OwnKernel
 from actors.sandbox.layer import Layer, build_layer
 from actors.sandbox.port import Completed, Job, Sandbox
 from actors.sandbox.settings import ACCEPT, SandboxSettings
@@ -26,6 +27,7 @@ _TIMEOUT_S = 20.0
 _BOMB_MIB = 48
 _BOMB = "import sys; data = [bytearray(8 << 20) for _ in range(400)]; print(len(data))"
 _ORDER = ("bubblewrap", "docker", "landlock")
+_KERNEL, _NAMESPACE = "kernel ", "made a user namespace"
 _TRIED = (
     "network",
     "host file",
@@ -100,9 +102,9 @@ def make(provider: str, settings: SandboxSettings) -> Supervised:
     Raises:
         SandboxError: It is not installed.
     """
+    if provider == "gvisor":
+        return OwnKernel(settings)
     if provider == "docker":
-        from actors.sandbox.containers import Containers
-
         return Containers(settings)
     if provider == "landlock":
         from actors.sandbox.landlock import Landlocked
@@ -112,8 +114,12 @@ def make(provider: str, settings: SandboxSettings) -> Supervised:
 
 
 def _probe(settings: SandboxSettings) -> ProbeReport:
-    """The first provider at level `namespace`, else the best that was tried, with what every one said."""
-    wanted = _ORDER if settings.provider == "auto" else (settings.provider,)
+    """The first provider at level `namespace`, else the best that was tried, with what every one said.
+
+    A kernel for each sandbox costs time at every start, so only who asks for that level gets one unasked.
+    """
+    order = ("gvisor", *_ORDER) if settings.minimum is Level.KERNEL else _ORDER
+    wanted = order if settings.provider == "auto" else (settings.provider,)
     reports: list[ProbeReport] = []
     for provider in wanted:
         reports.append(_try(provider, settings))
@@ -144,7 +150,7 @@ def _try(provider: str, settings: SandboxSettings) -> ProbeReport:
             error=error.message,
             fix=_fix(error.message) or error.next_move,
         )
-    wrong = _judge(attacked, bombed, sandbox.level)
+    wrong = _judge(attacked, bombed, sandbox)
     return ProbeReport(
         level=Level.NONE if wrong else sandbox.level,
         provider="none" if wrong else provider,
@@ -222,15 +228,21 @@ def _survivors(mark: str) -> list[int]:
     return found
 
 
-def _judge(attacked: Completed, bombed: Completed, level: Level) -> list[str]:
+def _judge(attacked: Completed, bombed: Completed, sandbox: Supervised) -> list[str]:
     """What did not hold, in words."""
     words = attacked.output.decode(errors="replace").strip()
     try:
         worked = json.loads(words.splitlines()[-1]) if words else ["said nothing"]
     except ValueError:
         worked = [f"the attacks could not be made: {words[-500:]}"]
-    wrong = [what for what in worked if what != "own loopback"]
-    if "own loopback" not in worked and level is not Level.WEAK:
+    kernel = next((what.removeprefix(_KERNEL) for what in worked if what.startswith(_KERNEL)), "")
+    wrong = [what for what in worked if what != "own loopback" and not what.startswith(_KERNEL)]
+    if isinstance(sandbox, OwnKernel):
+        if not kernel or sandbox.shares(kernel):
+            wrong.append(f"the sandbox has no kernel of its own, it sees {kernel or 'none'}")
+        elif _NAMESPACE in wrong:
+            wrong.remove(_NAMESPACE)  # of its own kernel's making
+    if "own loopback" not in worked and sandbox.level is not Level.WEAK:
         wrong.append("the sandbox has no loopback of its own")
     if bombed.end is RunEnd.EXITED and bombed.exit_code == 0:
         wrong.append(f"{_BOMB_MIB} MiB did not bound a process that took 3200")

@@ -26,7 +26,7 @@ _START = "import sys; sys.path.append({root!r}); from {main} import main; main()
 _SUPERVISOR = "actors.sandbox.supervisor"
 _ROOT = str(Path(__file__).parents[2])
 RECORD_BYTES = 64 << 20
-_READY = b"ready\n"
+READY = b"ready\n"
 _MIB = 1 << 20
 
 
@@ -137,7 +137,7 @@ class SupervisedProcess:
             )
         output, records = rest[: report["output"]], rest[report["output"] :]
         self._cpu = report["cpu_s"]
-        if not records.startswith(_READY) and report["end"] != "killed":
+        if not records.startswith(READY) and report["end"] != "killed":
             said = output.decode(errors="replace").strip()[-2000:] or f"it ended by {report['end']}"
             raise SandboxError(
                 f"the sandbox did not start: {said}", "see docs/design/sandbox.md for what it needs"
@@ -146,7 +146,7 @@ class SupervisedProcess:
             end=RunEnd(report["end"]),
             exit_code=report["exit_code"],
             output=output,
-            records=records.removeprefix(_READY),
+            records=records.removeprefix(READY),
             wall_s=report["wall_s"],
             cpu_s=report["cpu_s"],
             peak_mib=report["peak_bytes"] / _MIB,

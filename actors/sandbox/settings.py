@@ -8,7 +8,7 @@ from orchestrator.verdict import Level
 
 ACCEPT = "I-accept-that-generated-code-runs-as-me"
 _BOUNDS = ("timeout_s", "cpu_s", "memory_mib", "processes", "disk_mib", "inodes", "file_mib", "output_kib")
-PROVIDERS = ("auto", "bubblewrap", "docker", "landlock")
+PROVIDERS = ("auto", "bubblewrap", "docker", "gvisor", "landlock")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,10 +19,13 @@ class SandboxSettings:
     """The weakest level that may run generated code; below it nothing runs."""
 
     provider: str = "auto"
-    """What confines: bubblewrap, docker or landlock; auto takes the strongest that holds here."""
+    """What confines: bubblewrap, docker, gvisor or landlock; auto takes the first that holds."""
 
     docker_host: str = ""
     """Where Docker or podman answers; empty for DOCKER_HOST, else the usual places."""
+
+    runtime: str = "runsc"
+    """Runtime of Docker or podman that gives each container a kernel of its own, for provider gvisor."""
 
     timeout_s: float = 300.0
     """Wall seconds after which a run's whole process tree is killed."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -219,7 +220,7 @@ class Supervisor:
         if self.stream is not None:
             os.set_blocking(self.stream, False)
             self.selector.register(self.stream, selectors.EVENT_READ, self._carry)
-        self.exit_fd = os.pidfd_open(self.child)
+        self.exit_fd = _ending(self.child)
         self.selector.register(self.exit_fd, selectors.EVENT_READ, self._exited)
         if self.request["plain"]:
             self._started(self.child)
@@ -317,8 +318,11 @@ class Supervisor:
         with contextlib.suppress(BrokenPipeError):
             tell({"pid": pid, "cpu": cpu_file})
 
-    def _exited(self, _: int) -> None:
-        _, status = os.waitpid(self.child, 0)
+    def _exited(self, fd: int) -> None:
+        pid, status = os.waitpid(self.child, os.WNOHANG)
+        if pid == 0:
+            _read(fd)
+            return
         self.exit_status = status
         self._stop("exited")
 
@@ -435,6 +439,22 @@ def _read(fd: int) -> bytes | None:
         return None
     except OSError:
         return b""
+
+
+def _ending(pid: int) -> int:
+    """Can be read when `pid` has ended; where the kernel has no pidfds, as gVisor, when any child has."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+    read, write = _pipe()
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(write)
+    os.write(write, b"\0")  # it may have ended before anybody listened
+    return read
 
 
 def _pipe() -> tuple[int, int]:
