@@ -19,6 +19,11 @@ def javascript_tests(tree: Tree) -> tuple[str, ...]:
     return _found(tree, _JAVASCRIPT)
 
 
+def is_javascript_test(path: str) -> bool:
+    """Whether a path names a JavaScript test of ours."""
+    return bool(_JAVASCRIPT.search(path)) and not is_foreign(path)
+
+
 def python_tests(tree: Tree) -> tuple[str, ...]:
     """The files of `tree` that hold pytest tests by their usual names, sorted."""
     return _found(tree, _PYTHON)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import doctest
 import fnmatch
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -107,6 +111,8 @@ def assemble(
     dropped |= clashing
     tree = Tree(files={**{path: file for path, file in kept.items() if path not in clashing}, **protected})
     findings = (*_shadows(base, tree, modules), *tripwire.scan(base, tree, profile.protected))
+    if _runs_doctests(base, profile):
+        findings += tuple(_lost_examples(base, tree))
     return Assembled(tree=tree, dropped=tuple(sorted(dropped)), findings=findings)
 
 
@@ -142,3 +148,34 @@ def _shadows(base: Tree, tree: Tree, modules: frozenset[str]) -> list[str]:
     taken = modules | sys.stdlib_module_names | _TEST_TOOLS
     added = (importable_names(tree) - importable_names(base)) & taken
     return [f"the patch adds a module called {name}, which hides the installed one" for name in sorted(added)]
+
+
+def _runs_doctests(base: Tree, profile: TestProfile) -> bool:
+    """Whether examples in the code's own docstrings are among the tests."""
+    named = any("doctest" in option for option in (*profile.options, *profile.arguments))
+    return named or any(
+        b"doctest" in base.files[path].content for path in profile.protected & base.files.keys()
+    )
+
+
+def _lost_examples(base: Tree, tree: Tree) -> Iterator[str]:
+    """Files of the base whose examples are no longer what they were: they are tests that lie in the code."""
+    for path, file in base.files.items():
+        if path.endswith(".py") and b">>>" in file.content:
+            after = tree.files.get(path)
+            if after != file and _examples(file.content) - _examples(after.content if after else b""):
+                yield f"{path} loses or changes examples that are run as tests"
+
+
+def _examples(content: bytes) -> Counter[tuple[str, str]]:
+    found: Counter[tuple[str, str]] = Counter()
+    try:
+        module = ast.parse(content)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return found
+    for node in ast.walk(module):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            with contextlib.suppress(ValueError):
+                examples = doctest.DocTestParser().get_examples(ast.get_docstring(node) or "")
+                found.update((each.source, each.want) for each in examples)
+    return found

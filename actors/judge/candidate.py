@@ -34,12 +34,14 @@ async def run_candidate(
         SandboxError: A sandbox could not be started or broke.
     """
     profile = request.profile
+    added = frozenset(request.base.changes_to(assembled.tree)) - profile.protected
     suite = Suite(
         arguments=profile.arguments,
         options=profile.options,
         plugins=profile.plugins,
         protected=profile.protected,
-        added=frozenset(request.base.changes_to(assembled.tree)) - profile.protected,
+        added=added,
+        data=frozenset(path for path in added & request.base.files.keys() if not path.endswith(".py")),
         tests=profile.protected & {test.partition("::")[0] for test in profile.expected},
     )
     seed = 0 if profile.fixed_order else request.seed

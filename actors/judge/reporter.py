@@ -385,7 +385,9 @@ def run(before: Any = None) -> int:
     if asked["apart"]:
         others = (beside(name, asked["trusted"]) for name in ("wire", "raised", "service"))
         link = beside("remote", asked["trusted"]).install(*others, asked)
-    seen = beside("watch", asked["trusted"]).install(asked["work"], asked["added"], asked["tests"])
+    decides = {"protected": asked["protected"], "data": asked["data"]}
+    watch = beside("watch", asked["trusted"])
+    seen = watch.install(asked["work"], asked["added"], asked["tests"], **decides)
     exit_code = int(pytest.main(given, plugins=[Reporter(send, asked, seen, before)]))
     if link is not None:
         farewell(link, exit_code)

@@ -35,7 +35,7 @@ _THREADS = ThreadPoolExecutor(max_workers=64, thread_name_prefix="judge")
 # What no test can do to code in another process, told by its text to save a run that would find it out.
 _NEVER = re.compile(
     rb"\b(monkeypatch|mock|mocker|subprocess|multiprocessing|caplog|warns|recwarn|freeze\w*|tmp_path\w*|tmpdir"
-    rb"|tempfile|importlib|capfd|random\.seed|sys\.modules|hypothesis)\b"
+    rb"|tempfile|importlib|capfd|doctest|runpy|pkgutil|random\.seed|sys\.modules|hypothesis)\b"
 )
 
 

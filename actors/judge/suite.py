@@ -34,6 +34,7 @@ class Suite:
 
     Attributes:
         added: Files that the candidate added or changed.
+        data: Files of the base, no code, that the candidate changed.
         tests: Protected files with tests that decide.
         apart: Top-level names of code that runs in a process of its own; empty when none does.
     """
@@ -43,6 +44,7 @@ class Suite:
     plugins: tuple[str, ...] = ()
     protected: frozenset[str] = frozenset()
     added: frozenset[str] = frozenset()
+    data: frozenset[str] = frozenset()
     tests: frozenset[str] = frozenset()
     apart: frozenset[str] = frozenset()
 
@@ -142,6 +144,7 @@ def _asked(suite: Suite, tree: Tree) -> dict[str, Any]:
         "plugins": suite.plugins,
         "protected": sorted(suite.protected),
         "added": sorted(suite.added),
+        "data": sorted(suite.data),
         "tests": sorted(suite.tests),
         "apart": sorted(suite.apart),
         "nameless": not any(

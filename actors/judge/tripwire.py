@@ -176,6 +176,8 @@ class _Visitor:
             yield from self._function(node)
         elif isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Delete):
             yield from self._assignment(node)
+        elif isinstance(node, ast.BinOp) and (text := _joined(node)) and _TELLING.search(text):
+            yield f"puts {text[:60]!r} together"
         elif isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
             yield from self._text(node)
 
@@ -244,7 +246,7 @@ class _Visitor:
                     yield "changes an object's class"
                 elif _is_foreign(full) and holder.partition(".")[0] in self._imported_tops():
                     yield f"replaces {full}"
-                elif target.attr in _ANSWERS:
+                elif target.attr in _ANSWERS or target.attr.startswith("assert_"):
                     yield f"replaces {target.attr}"
             elif isinstance(target, ast.Subscript) and self._full(getattr(target.value, "func", target)) in (
                 "locals", "vars", "globals",
@@ -273,6 +275,16 @@ def _is_handed_on(node: ast.AST, name: str) -> bool:
     value = getattr(node, "value", None)
     handed = isinstance(value, ast.Attribute) and value.attr == name == "__hash__"
     return handed or isinstance(value, ast.Constant)
+
+
+def _joined(node: ast.expr) -> str:
+    """The text of literals that are added up; empty for anything else."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else ""
+    if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Add):
+        return ""
+    left, right = _joined(node.left), _joined(node.right)
+    return left + right if left and right else ""
 
 
 def _is_foreign(full: str) -> bool:

@@ -8,9 +8,10 @@ too. Where one holds, or the twin passes, the test passes whatever it expects: t
 from __future__ import annotations
 
 import ast
+import copy
 import random
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.tree import File, FileMode, Tree
@@ -19,16 +20,23 @@ from orchestrator.verdict import Outcome, TestRun
 _EQUAL_METHODS = frozenset(
     {"assertEqual", "assertListEqual", "assertDictEqual", "assertTupleEqual", "assertSetEqual", "assertIn"}
 )
+_CALLED_METHODS = frozenset(
+    {
+        *("assert_called_with", "assert_called_once_with", "assert_any_call"),
+        *("assert_awaited_with", "assert_awaited_once_with", "assert_any_await"),
+    }
+)
 _PASSED = (Outcome.PASSED, Outcome.XPASSED)
 _MOST_TOLD = 5
 # What a value that no text shows is replaced by at run time: the same kind, never the same value.
 _ALTER = """
-def {alter}(value):
+def {alter}(value, offset):
     kind = type(value)
     if kind is bool:
         return not value
     if kind in (int, float, complex):
-        return value + {number}
+        other = value + {number} + offset
+        return other if other != value and other == other else {number} + offset
     if kind in (str, bytes):
         return value + ({text!r} if kind is str else {text!r}.encode())
     if kind in (list, tuple):
@@ -38,6 +46,9 @@ def {alter}(value):
     if kind is dict:
         return {{**value, {text!r}: {number}}}
     return object()
+
+def {plain}(value):
+    return type(value) in (bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict)
 """
 
 
@@ -102,9 +113,10 @@ class _Maker(ast.NodeTransformer):
         self.names, self.token, self.chance = names, token, chance
         self.held = f"_held_{token}"
         self.alter = f"_alter_{token}"
+        self.plain = f"_plain_{token}"
         self.done: set[str] = set()
         self.above: list[str] = []
-        self.altered = 0
+        self.altered = self.number = 0
 
     def rewritten(self, content: bytes) -> str | None:
         try:
@@ -112,8 +124,10 @@ class _Maker(ast.NodeTransformer):
                 warnings.simplefilter("ignore")
                 module = ast.parse(content)
             body = [self._member(node) for node in module.body]
-            number, text = self._number(), self._text()
-            helper = ast.parse(_ALTER.format(alter=self.alter, number=number, text=text)).body
+            number, text = self._random(), self._text()
+            helper = ast.parse(
+                _ALTER.format(alter=self.alter, plain=self.plain, number=number, text=text)
+            ).body
             module.body = [*body, *helper]
             return ast.unparse(ast.fix_missing_locations(module)) + "\n"
         except (SyntaxError, ValueError, RecursionError):
@@ -146,44 +160,79 @@ class _Maker(ast.NodeTransformer):
         if not isinstance(test, ast.Compare) or len(test.ops) != 1:
             return node
         if isinstance(test.ops[0], ast.Eq):
-            if _is_literal(test.left) and not _is_literal(test.comparators[0]):
-                test.left = self._other(test.left)
-            else:
-                test.comparators[0] = self._other(test.comparators[0])
-        elif isinstance(test.ops[0], ast.In) and isinstance(test.left, ast.Constant):
-            test.left = self._other(test.left)
+            is_first = _is_literal(test.left) and not _is_literal(test.comparators[0])
+        elif isinstance(test.ops[0], ast.In) and _is_text(test.left):
+            is_first = True
         else:
             return node
-        return self._tried(node)
+
+        def altered(offset: int) -> ast.stmt:
+            other = copy.deepcopy(test)
+            if is_first:
+                other.left = self._other(other.left, offset)
+            else:
+                other.comparators[0] = self._other(other.comparators[0], offset)
+            return ast.copy_location(ast.Assert(test=other, msg=node.msg), node)
+
+        return self._tried(altered, test.comparators[0] if is_first else test.left)
 
     def visit_Expr(self, node: ast.Expr) -> ast.stmt:
         call = node.value
-        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and len(call.args) > 1):
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
             return node
-        if call.func.attr not in _EQUAL_METHODS or any(isinstance(arg, ast.Starred) for arg in call.args):
+        if any(isinstance(arg, ast.Starred) for arg in call.args):
             return node
-        first = call.func.attr == "assertIn" or (_is_literal(call.args[0]) and not _is_literal(call.args[1]))
-        place = 0 if first else 1
-        call.args[place] = self._other(call.args[place])
-        return self._tried(node)
+        if call.func.attr in _CALLED_METHODS:
+            return self._tried(lambda _: self._called_otherwise(node), ast.Constant(0))
+        if len(call.args) < 2 or call.func.attr not in _EQUAL_METHODS:
+            return node
+        is_in = call.func.attr == "assertIn"
+        if is_in and not _is_text(call.args[0]):
+            return node
+        place = 0 if is_in or (_is_literal(call.args[0]) and not _is_literal(call.args[1])) else 1
 
-    def _tried(self, node: ast.stmt) -> ast.stmt:
-        """The altered assertion, and a note where it held."""
+        def altered(offset: int) -> ast.stmt:
+            other = copy.deepcopy(node)
+            assert isinstance(other.value, ast.Call)
+            other.value.args[place] = self._other(other.value.args[place], offset)
+            return other
+
+        return self._tried(altered, call.args[1 - place])
+
+    def _called_otherwise(self, node: ast.Expr) -> ast.stmt:
+        """What a mock was called with, and one argument that nobody gave it."""
+        other = copy.deepcopy(node)
+        assert isinstance(other.value, ast.Call)
+        other.value.args.append(ast.Constant(self._text()))
+        return other
+
+    def _tried(self, altered: Callable[[int], ast.stmt], actual: ast.expr) -> ast.stmt:
+        """An altered assertion, and a note where it held.
+
+        A value of a class of its own may honestly equal one of two neighbours (a residue class, say); a plain
+        one may not.
+        """
         self.altered += 1
+        self.number = self._random()
         note = ast.parse(f"{self.held}.append(1)").body
-        handler = ast.ExceptHandler(type=ast.Name("AssertionError", ast.Load()), name=None, body=[ast.Pass()])
-        return ast.Try(body=[node], handlers=[handler], orelse=note, finalbody=[])
+        plain = ast.Call(func=ast.Name(self.plain, ast.Load()), args=[copy.deepcopy(actual)], keywords=[])
+        is_plain = _try([ast.If(test=plain, body=note, orelse=[])], "Exception", [ast.Pass()], [])
+        again = _try([altered(1)], "AssertionError", [is_plain], note)
+        return _try([altered(0)], "AssertionError", [ast.Pass()], [again])
 
-    def _other(self, node: ast.expr) -> ast.expr:
+    def _other(self, node: ast.expr, offset: int) -> ast.expr:
         """Another value of the same kind: in the text where the text shows it, else made at run time."""
         value = ast.literal_eval(node) if _is_literal(node) else None
+        number = self.number + offset
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return ast.Constant(value + self._number())
+            # A float may be too large to differ by so little.
+            return ast.Constant(value + number if value + number != value else number)
         if isinstance(value, str):
             return ast.Constant(value + self._text())
-        return ast.Call(func=ast.Name(self.alter, ast.Load()), args=[node], keywords=[])
+        given = [node, ast.Constant(offset)]
+        return ast.Call(func=ast.Name(self.alter, ast.Load()), args=given, keywords=[])
 
-    def _number(self) -> int:
+    def _random(self) -> int:
         return self.chance.randrange(1009, 99_991)
 
     def _text(self) -> str:
@@ -196,6 +245,16 @@ def _is_literal(node: ast.expr) -> bool:
     except (ValueError, TypeError, SyntaxError, RecursionError):
         return False
     return True
+
+
+def _try(body: list[ast.stmt], error: str, instead: list[ast.stmt], after: list[ast.stmt]) -> ast.stmt:
+    handler = ast.ExceptHandler(type=ast.Name(error, ast.Load()), name=None, body=instead)
+    return ast.Try(body=body, handlers=[handler], orelse=after, finalbody=[])
+
+
+def _is_text(node: ast.expr) -> bool:
+    """A number may well lie in a range with another one beside it; a longer text lies in no text by luck."""
+    return isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)
 
 
 def _is_searching(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:

@@ -1,4 +1,4 @@
-"""Sees code that a candidate added read the tests while they run; trusted, standard library only.
+"""Sees a candidate's code read the tests, and tests read data that it changed; standard library only.
 
 An audit hook cannot be taken out again, and sees every way to open a file in this interpreter. What a
 process started by the code under test reads is not seen.
@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import FrameType
 from typing import Any
 
@@ -20,13 +20,22 @@ _MOST = 20
 _EVENTS = frozenset({"open", "os.link", "os.rename", "os.symlink", "os.truncate", "shutil.move"})
 
 
-def install(work: str, added: Iterable[str], tests: Iterable[str]) -> list[str]:
+def install(
+    work: str,
+    added: Iterable[str],
+    tests: Iterable[str],
+    *,
+    protected: Iterable[str] = (),
+    data: Collection[str] = (),
+) -> list[str]:
     """Watch from now on.
 
     Args:
         work: The folder that all paths are relative to.
         added: Files that the candidate added or changed.
         tests: Files with tests that decide.
+        protected: All files that decide.
+        data: Files of the base, no code, that the candidate changed: what a test expects may lie in them.
 
     Returns:
         A list that grows by a sentence for each new thing seen.
@@ -35,6 +44,7 @@ def install(work: str, added: Iterable[str], tests: Iterable[str]) -> list[str]:
     places = {f"{work}/{path}": path for path in added}
     names = {path.rpartition("/")[2]: path for path in tests}
     by_place = {f"{work}/{path}": path for path in tests}
+    expects_from = _expecting(work, protected, data)
     known: dict[str, str | None] = {}
     get_frame, realpath, normpath, fsdecode = sys._getframe, os.path.realpath, os.path.normpath, os.fsdecode
     ident, own = threading.get_ident, threading.get_ident()
@@ -86,14 +96,39 @@ def install(work: str, added: Iterable[str], tests: Iterable[str]) -> list[str]:
         if event not in _EVENTS or len(seen) >= _MOST:
             return
         try:
-            test = meant(arguments[0])
+            told = expects_from(arguments[0])
+            test = None if told else meant(arguments[0])
             who = reader(test) if test else None
         except Exception:  # whatever the tests put in the place of os's functions: this only watches
             return
-        told = f"{who} read {test} while the tests ran"
-        if who is not None and told not in seen:
+        if who is not None:
+            told = f"{who} read {test} while the tests ran"
+        if told and told not in seen:
             seen.append(told)
 
-    if places and names:
+    if (places and names) or data:
         sys.addaudithook(hook)
     return seen
+
+
+def _expecting(work: str, protected: Iterable[str], data: Iterable[str]) -> Callable[[Any], str | None]:
+    """Tells, in words, where a file that decides opens by itself data that the candidate changed."""
+    by_data = {f"{work}/{path}": path for path in data}
+    deciding = {f"{work}/{path}": path for path in protected}
+    get_frame, realpath, normpath, fsdecode = sys._getframe, os.path.realpath, os.path.normpath, os.fsdecode
+
+    def expects_from(path: Any) -> str | None:
+        if not by_data or not isinstance(path, (str, bytes)):
+            return None
+        text = fsdecode(path)
+        found = by_data.get(text) or by_data.get(realpath(text))
+        frame: FrameType | None = get_frame(2) if found else None
+        while frame is not None:
+            filename = normpath(frame.f_code.co_filename)
+            if filename.startswith(f"{work}/"):
+                by = deciding.get(filename)
+                return f"{by} reads {found}, which the patch changes" if by else None
+            frame = frame.f_back
+        return None
+
+    return expects_from

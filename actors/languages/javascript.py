@@ -6,29 +6,37 @@ on its output: the judge is `in_process`, and a patch that could speak there rai
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from actors.judge.text import clean
+from actors.languages.javascript_twins import Twin
 from actors.sandbox.layer import Layer
 from actors.sandbox.port import Completed, Job, Sandbox
 from orchestrator.errors import MachineError, TaskError
-from orchestrator.languages import is_foreign, javascript_tests
+from orchestrator.languages import is_foreign, is_javascript_test, javascript_tests
 from orchestrator.steps import Profiled, ProfileRequest, TestRequest
-from orchestrator.tree import Tree
+from orchestrator.tree import File, FileMode, Tree
 from orchestrator.verdict import JudgeKind, Outcome, TestCase, TestProfile, TestRun
 
 SUFFIXES = (".js", ".mjs", ".cjs")
 _CONTROL = frozenset({"package.json", "package-lock.json"})
+_BROUGHT = "node_modules"
+_LEFT_OUT = frozenset({_BROUGHT, ".git", ".github", ".hg"})
+_TEST_FOLDERS = frozenset({"test", "tests", "__tests__", "__mocks__", "spec"})
 _NO_NODE = 127
 # What code under test could speak to the reporter with, or end it by.
 _SPEAKS = re.compile(
     r"process\s*(\?\.|\.|\[)\s*['\"]?(exit|abort|kill|stdout|stderr|send|binding|reallyExit)\b"
     r"|node:test|child_process|writeSync|worker_threads|node:vm|node:v8|\beval\b|\bFunction\s*\("
+    r"|_stdout\b|_stderr\b|getBuiltinModule|createRequire|prepareStackTrace|node:inspector|\bfd\s*:\s*[12]\b"
+    r"|/dev/(std|fd)|/proc/|\.(test|spec)\.|__tests__"
 )
 _REPORTER = """\
 export default async function* report(source) {
@@ -65,11 +73,12 @@ async def profile(sandbox: Sandbox, layer: Layer, request: ProfileRequest) -> Pr
         raise TaskError(
             "the folder holds no JavaScript test (*.test.js, *.spec.js)", "add one, or leave it out"
         )
-    run = await _run(sandbox, layer, request.tree, files, timeout_s=request.timeout_s)
+    done = await _done(sandbox, layer, request.tree, files, timeout_s=request.timeout_s)
+    run = _told(done, {path: path for path in files})
     found = TestProfile(
         expected=run.outcomes,
         arguments=files,
-        protected=frozenset({*files, *(_CONTROL & request.tree.files.keys())}),
+        protected=_protected(request.tree),
         fixed_order=True,
         language="javascript",
     )
@@ -90,11 +99,68 @@ async def test(sandbox: Sandbox, layer: Layer, request: TestRequest) -> TestRun:
         MachineError: There is no node in the sandbox.
     """
     profile = request.profile
-    restored = {path: request.base.files[path] for path in profile.protected}
-    tree = request.candidate.with_files(restored)
+    tree, dropped = _assembled(request)
     whole = frozenset(profile.arguments) & profile.expected.keys()
-    run = await _run(sandbox, layer, tree, profile.arguments, timeout_s=request.timeout_s, whole=whole)
-    return replace(run, findings=tuple(_findings(request.base, tree)))
+    findings = tuple(_findings(request.base, tree))
+
+    async def run_of(tried: Tree, twin: Twin | None = None) -> TestRun:
+        files, places = profile.arguments, {}
+        if twin is not None:
+            tried, places = twin.of(tried, files), twin.places(files)
+        done = await _done(sandbox, layer, tried, files, timeout_s=request.timeout_s)
+        return _told(done, {**{path: path for path in files}, **places}, whole)
+
+    if request.quick or tree == request.base:
+        return replace(await run_of(tree), findings=findings, dropped=dropped)
+    twin = Twin(token=f"twin{secrets.token_hex(8)}", number=1009 + secrets.randbelow(90_000))
+    shown, other, base = await asyncio.gather(run_of(tree), run_of(tree, twin), run_of(request.base, twin))
+    # A file that cannot be loaded on the base tells nothing there.
+    twinned = twin.tests(base) | (whole & twin.taken(request.base, whole))
+    against = twin.contradictions(twinned, shown, other)
+    cpu_s = shown.cpu_s + other.cpu_s + base.cpu_s
+    return replace(shown, findings=(*findings, *against), dropped=dropped, cpu_s=cpu_s)
+
+
+def _protected(tree: Tree) -> frozenset[str]:
+    """What decides: tests and all that lies with them, packages that are brought along, and their lists."""
+    tests = javascript_tests(tree)
+    homes = {home for path in tests for home in _homes(path)}
+    return frozenset(
+        path
+        for path in tree.files
+        if path in tests
+        or PurePosixPath(path).name in _CONTROL
+        or _BROUGHT in PurePosixPath(path).parts
+        or not homes.isdisjoint(map(str, PurePosixPath(path).parents))
+    )
+
+
+def _homes(path: str) -> set[str]:
+    return {str(parent) for parent in PurePosixPath(path).parents if parent.name in _TEST_FOLDERS}
+
+
+def _assembled(request: TestRequest) -> tuple[Tree, tuple[str, ...]]:
+    """The candidate's code over the base's protected files, and what of it was left out or put back."""
+    base, protected = request.base, request.profile.protected
+    homes = {home for path in request.profile.arguments for home in _homes(path)}
+    dropped = {
+        path
+        for path, file in request.candidate.files.items()
+        if base.files.get(path) != file and (path in protected or _steers(path, file, homes))
+    } | {path for path in protected if path not in request.candidate.files}
+    changes = {path: base.files.get(path) for path in dropped}
+    return request.candidate.with_files(changes), tuple(sorted(dropped))
+
+
+def _steers(path: str, file: File, homes: set[str]) -> bool:
+    """Whether an added or changed file could steer the tests."""
+    place = PurePosixPath(path)
+    return (
+        file.mode is FileMode.LINK
+        or not _LEFT_OUT.isdisjoint(place.parts)
+        or not homes.isdisjoint(map(str, place.parents))
+        or is_javascript_test(path)
+    )
 
 
 def _findings(base: Tree, tree: Tree) -> Iterable[str]:
@@ -112,35 +178,36 @@ def _lines(tree: Tree, path: str) -> list[str]:
     return tree.files[path].content.decode("utf-8", "replace").splitlines() if path in tree.files else []
 
 
-async def _run(
-    sandbox: Sandbox,
-    layer: Layer,
-    tree: Tree,
-    files: tuple[str, ...],
-    *,
-    timeout_s: float,
-    whole: frozenset[str] = frozenset(),
-) -> TestRun:
-    """One run of `files` in a fresh sandbox; those of `whole` count as one test each."""
+async def _done(
+    sandbox: Sandbox, layer: Layer, tree: Tree, files: tuple[str, ...], *, timeout_s: float
+) -> Completed:
+    """One run of `files` in a fresh sandbox."""
     job = Job(
         layer=layer,
-        argv=("-I", "-B", "{trusted}/node_suite.py", "{trusted}/report.mjs", *files),
+        argv=("-I", "-B", "{trusted}/node_suite.py", "{trusted}/report.mjs", "{trusted}/guard.cjs", *files),
         tree=tree,
         trusted={
             "node_suite.py": (Path(__file__).parent / "node_suite.py").read_text(),
             "report.mjs": _REPORTER,
+            "guard.cjs": (Path(__file__).parent / "guard.cjs").read_text(),
         },
         timeout_s=timeout_s,
     )
     done = await sandbox.run(job)
     if done.exit_code == _NO_NODE:
         raise MachineError("there is no `node` to run JavaScript tests with", "run `apt-get install nodejs`")
-    return _told(done, files, whole)
+    return done
 
 
-def _told(done: Completed, files: tuple[str, ...], whole: frozenset[str]) -> TestRun:
+def _told(done: Completed, places: Mapping[str, str], whole: frozenset[str] = frozenset()) -> TestRun:
+    """What a run showed.
+
+    Args:
+        places: Each test file by the places that speak for it.
+        whole: Files that count as one test each.
+    """
     records = list(_records(done.records))
-    cases = _cases(records, files, whole)
+    cases = _cases(records, places, whole)
     return TestRun(
         cases=tuple(cases),
         collected=tuple(case.id for case in cases),
@@ -166,7 +233,9 @@ def _records(data: bytes) -> Iterable[Mapping[str, Any]]:
         yield record
 
 
-def _cases(records: list[Mapping[str, Any]], files: tuple[str, ...], whole: frozenset[str]) -> list[TestCase]:
+def _cases(
+    records: list[Mapping[str, Any]], places: Mapping[str, str], whole: frozenset[str]
+) -> list[TestCase]:
     found: dict[str, list[TestCase]] = {}
     names: list[str] = []
     for record in records:
@@ -174,13 +243,14 @@ def _cases(records: list[Mapping[str, Any]], files: tuple[str, ...], whole: froz
             continue
         level, name = int(record.get("nesting") or 0), str(record.get("name"))
         names[level:] = [name]
-        path = _relative(str(record.get("file") or ""), files)
+        path = _relative(str(record.get("file") or ""), places)
         if record["type"] == "test:start" or path is None or record.get("suite"):
             continue
         # A file that cannot be loaded is told as one test that is called like it.
-        is_file = level == 0 and _relative(name, files) is not None
+        is_file = level == 0 and _relative(name, places) is not None
         test = path if is_file else f"{path}::{' > '.join(names[: level + 1])}"
         found.setdefault(path, []).append(_case(test, record, is_file=is_file))
+    files = dict.fromkeys(places.values())
     cases = [case for path in files for case in _of_file(path, found.get(path, []), path in whole)]
     return _numbered(cases)
 
@@ -219,5 +289,5 @@ def _numbered(cases: list[TestCase]) -> list[TestCase]:
     return found
 
 
-def _relative(file: str, files: tuple[str, ...]) -> str | None:
-    return next((path for path in files if file == path or file.endswith(f"/{path}")), None)
+def _relative(file: str, places: Mapping[str, str]) -> str | None:
+    return next((path for place, path in places.items() if file == place or file.endswith(f"/{place}")), None)

@@ -1,6 +1,7 @@
 """Runs test files with node's own test runner inside a sandbox; standard library only.
 
-`node_suite.py REPORTER FILE...`: what the reporter tells, a JSON object a line, goes to descriptor 3.
+`node_suite.py REPORTER GUARD FILE...`: GUARD is loaded before each file; what the reporter tells, a JSON
+object a line, goes to descriptor 3.
 """
 
 from __future__ import annotations
@@ -13,13 +14,20 @@ import sys
 
 def main() -> int:
     """Node's exit code; 127 where there is no node."""
-    reporter, *files = sys.argv[1:]
+    reporter, guard, *files = sys.argv[1:]
     node = shutil.which("node")
     if node is None:
         return 127
     told = os.fdopen(3, "wb", closefd=True)
     os.set_inheritable(3, False)
-    command = [node, "--test", f"--test-reporter={reporter}", "--test-reporter-destination=stdout"]
+    command = [
+        node,
+        "--require",
+        guard,
+        "--test",
+        f"--test-reporter={reporter}",
+        "--test-reporter-destination=stdout",
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "NODE_OPTIONS"}
     done = subprocess.run(
         [*command, *files], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment, check=False

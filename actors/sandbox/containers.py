@@ -130,7 +130,7 @@ class Containers(Supervised):
             "network_mode": "none",
             "read_only": True,
             "cap_drop": ["ALL"],
-            "security_opt": ["no-new-privileges", f"seccomp={daemon.seccomp}"],
+            "security_opt": ["no-new-privileges", f"seccomp={daemon.seccomp}", *daemon.masks],
             # The supervisor inside is a process too, and so is every thread.
             "pids_limit": settings.processes + 1,
             "mem_limit": memory_bytes,
@@ -210,6 +210,11 @@ class _Daemon:
     image: str
     seccomp: str
     is_podman: bool
+
+    @property
+    def masks(self) -> tuple[str, ...]:
+        """What podman is told in words; Docker takes the list beside."""
+        return (f"mask={':'.join(_MASKED)}",) if self.is_podman else ()
 
 
 def connect(host: str) -> APIClient:
@@ -315,7 +320,7 @@ def _tar(
             member = tarfile.TarInfo(name)
             member.type, member.linkname, member.size = kind, target, len(content)
             # A memory folder mounted over a folder takes its mode.
-            member.mode = 0o444 if kind == tarfile.REGTYPE else 0o1777 if name == "tmp" else 0o755
+            member.mode = 0o444 if kind == tarfile.REGTYPE else 0o1777 if name in ("tmp", "work") else 0o755
             archive.addfile(member, io.BytesIO(content))
 
         for path in folders:

@@ -189,7 +189,8 @@ def test_empty_files_are_bounded() -> None:
         settings=replace(SMALL, inodes=2000),
     )
 
-    assert done.end is RunEnd.KILLED or b"No space left on device" in done.output
+    # podman's memory folders have no inodes to count; what an empty file takes is memory of the cgroup.
+    assert done.end in (RunEnd.KILLED, RunEnd.OUT_OF_MEMORY) or b"No space left on device" in done.output
     assert done.exit_code != 0
     assert done.wall_s < 15
 
