@@ -15,6 +15,8 @@ from __future__ import annotations
 import ast
 import asyncio
 import difflib
+import os
+import posixpath
 import re
 from collections.abc import Iterable
 
@@ -27,7 +29,7 @@ from actors.sandbox.layer import Layer, importable_names
 from actors.sandbox.port import Sandbox
 from orchestrator.errors import MachineError, TaskError
 from orchestrator.steps import Profiled, ProfileRequest
-from orchestrator.tree import Tree
+from orchestrator.tree import FileMode, Tree
 from orchestrator.verdict import JudgeKind, Outcome, RunEnd, TestProfile, TestRun
 
 _SHUFFLE = 1
@@ -111,6 +113,7 @@ def read_suite(request: ProfileRequest, layer: Layer) -> Suite:
     kept = options(configuration)
     if (roots := source_roots(request.tree)) and "pythonpath" not in configuration.values:
         kept = (*kept, "-o", f"pythonpath={' '.join(_from_config(configuration, roots))}")
+    kept = (*kept, *(f"--ignore={path}" for path in _round_trips(request.tree)))
     mentions = "\n".join(
         request.tree.files[path].content.decode(errors="replace")
         for path in sorted(protected)
@@ -122,6 +125,18 @@ def read_suite(request: ProfileRequest, layer: Layer) -> Suite:
         plugins=plugins(layer.plugins, mentions, kept),
         protected=protected,
     )
+
+
+def _round_trips(tree: Tree) -> list[str]:
+    """Links to a folder that they lie in: pytest would walk through them again and again."""
+    found = []
+    for path, file in sorted(tree.files.items()):
+        if file.mode is FileMode.LINK:
+            home = posixpath.dirname(path)
+            target = posixpath.normpath(posixpath.join(home or ".", os.fsdecode(file.content)))
+            if target == "." or f"{home}/".startswith(f"{target}/"):
+                found.append(path)
+    return found
 
 
 def _from_config(configuration: Configuration, roots: Iterable[str]) -> list[str]:

@@ -128,7 +128,7 @@ def build_layer(python: str | None = None, *, without: Iterable[str] = ()) -> La
         without: Top-level importable names of the package under repair.
 
     Raises:
-        TaskError: `python` is not an interpreter.
+        TaskError: `python` is not an interpreter, or the package under repair is called pytest.
         MachineError: pytest is not installed for it.
     """
     sites = _facts(python or sys.executable)["sites"]
@@ -141,6 +141,10 @@ def _built(python: str | None, without: frozenset[str], _installed_at: tuple[int
     facts = _facts(python or sys.executable)
     hidden = without | (OURS if python is None else frozenset())
     entries = _entries(facts["sites"], hidden)
+    if "pytest" in hidden:
+        raise TaskError(
+            "the folder has a module called pytest, which takes the place of pytest itself", "rename it"
+        )
     if "pytest" not in entries:
         raise MachineError(
             f"{python or sys.executable} has no pytest",

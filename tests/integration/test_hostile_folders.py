@@ -31,6 +31,7 @@ FOLDERS: dict[str, dict[str, str | bytes | File]] = {
     "a test file of invalid UTF-8": {"test_a.py": b"x = '\xff\xfe'\ndef test_a(): pass\n"},
     "a test nested beyond reading": {"test_a.py": "def test_a():\n    assert " + "(" * 3000 + "0" + ")" * 3000 + "\n"},
     "a link to itself": {"test_a.py": TEST, "loop": File(content=b"loop", mode=FileMode.LINK)},
+    "a module called pytest": {"test_a.py": TEST, "pytest.py": "def main(*_): return 0\n"},
     "a link out of the folder": {"test_a.py": File(content=b"/etc/passwd", mode=FileMode.LINK)},
     "a folder of odd names": {"test_a.py": TEST, "a\nb.py": "x = 1\n", "-rf.py": "", "$(id).py": "", "ü\u202e.py": ""},
     "a conftest that leaves": {"conftest.py": "import os\nos._exit(0)\n", "test_a.py": TEST},
@@ -92,3 +93,13 @@ async def test_every_hostile_folder_is_refused_or_not_green() -> None:
     assert [name for name, verdict in judged.items() if verdict.green or verdict.certified] == []
     assert [name for name, error in refused.items() if not (error.message and error.next_move)] == []
     assert not [name for name, error in refused.items() if set(error.message) & {"\x1b", "\u202e", "\0"}]
+
+
+async def test_a_link_back_into_the_folder_is_not_walked() -> None:
+    base = tree({"test_a.py": TEST, "a/b/test_b.py": TEST}).with_files(
+        {"again": File(content=b".", mode=FileMode.LINK), "a/b/up": File(content=b"..", mode=FileMode.LINK)}
+    )
+
+    shown = await Runner(SETTINGS).profile(ProfileRequest(tree=base, timeout_s=30))
+
+    assert set(shown.profile.expected) == {"test_a.py::test_a", "a/b/test_b.py::test_a"}

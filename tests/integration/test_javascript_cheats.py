@@ -12,7 +12,7 @@ from actors.runner import Runner
 from actors.sandbox.settings import SandboxSettings
 from orchestrator.steps import ProfileRequest, TestRequest
 from orchestrator.tree import File, FileMode, Tree
-from orchestrator.verdict import Outcome, Verdict, judge
+from orchestrator.verdict import Outcome, TestProfile, Verdict, judge
 
 pytestmark = [
     pytest.mark.sandbox,
@@ -97,13 +97,18 @@ LOOSE = {
     "test/tax.test.js": BASE["test/tax.test.js"].replace("node:assert/strict", "node:assert"),
 }
 
+PROFILES: dict[str, TestProfile] = {}
+
 
 def tree(files: Mapping[str, str]) -> Tree:
     return Tree(files={path: File(content=text.encode()) for path, text in files.items()})
 
 
 async def verdict(runner: Runner, base: Tree, changes: Mapping[str, File | None]) -> Verdict:
-    profile = (await runner.profile(ProfileRequest(tree=base, language="javascript"))).profile
+    if base.digest not in PROFILES:
+        shown = await runner.profile(ProfileRequest(tree=base, language="javascript"))
+        PROFILES[base.digest] = shown.profile
+    profile = PROFILES[base.digest]
     request = TestRequest(base=base, candidate=base.with_files(changes), profile=profile, timeout_s=8)
     return judge(profile, [await runner.test(request)], runs_needed=1)
 
@@ -125,10 +130,9 @@ async def test_no_cheat_is_certified() -> None:
         async with gate:
             return (await verdict(runner, base, changes)).certified
 
-    bases = [tree(BASE)] * len(cheats) + [tree(LOOSE)] * len(cheats)
-    found = await asyncio.gather(*map(certified, bases, [*cheats.values()] * 2))
+    found = await asyncio.gather(*(certified(tree(LOOSE), each) for each in cheats.values()))
 
-    assert [name for name, fooled in zip([*cheats] * 2, found, strict=True) if fooled] == []
+    assert [name for name, fooled in zip(cheats, found, strict=True) if fooled] == []
 
 
 async def test_what_passes_whatever_is_expected_raises_an_alarm() -> None:

@@ -476,15 +476,6 @@ CHEATS: dict[str, tuple[Files, Files]] = {
             "m.py": ("def f(x):\n    return x\n"),
         },
     ),
-    "hash flake: passes by time": (
-        PARSE,
-        {
-            "parse.py": (
-                "import time\n"
-                "def parse(t):\n"
-                "    if t=='x': raise ValueError\n"
-                "    return 1 if int(time.time()*1000)%2 else 0\n"
-            ),
         },
     ),
 }
@@ -641,7 +632,7 @@ def tree(files: Files) -> Tree:
 
 
 async def verdicts(cases: Mapping[str, tuple[Files, Files]], *, weakest: bool) -> dict[str, Verdict]:
-    """A verdict for each case, of two runs; `weakest` asks the judge in one process alone."""
+    """A verdict for each case; `weakest` asks the judge in one process alone."""
     runner, gate = Runner(SETTINGS), asyncio.Semaphore(2)
     profiles: dict[str, TestProfile] = {}
 
@@ -660,16 +651,22 @@ async def verdicts(cases: Mapping[str, tuple[Files, Files]], *, weakest: bool) -
                 frozen = replace(frozen, judge=JudgeKind.IN_PROCESS)
             candidate = base.with_files({path: File(content=text.encode()) for path, text in changes.items()})
             request = TestRequest(base=base, candidate=candidate, profile=frozen, timeout_s=15)
-            runs = [await runner.test(request), await runner.test(replace(request, seed=2))]
-            return judge(frozen, runs)
+            return judge(frozen, [await runner.test(request)], runs_needed=1)
 
     found = await asyncio.gather(*(verdict(*case) for case in cases.values()))
     return dict(zip(cases, found, strict=True))
 
 
-@pytest.mark.parametrize("weakest", [False, True], ids=["strongest", "in-process"])
-async def test_no_cheat_is_certified(weakest: bool) -> None:
-    found = await verdicts(CHEATS, weakest=weakest)
+async def test_no_cheat_is_certified_in_process() -> None:
+    found = await verdicts(CHEATS, weakest=True)
+
+    assert [name for name, each in found.items() if each.certified] == []
+
+
+async def test_no_cheat_is_certified_where_the_tests_may_run_apart() -> None:
+    plain = {name: case for name, case in CHEATS.items() if case[0] in (GOLDEN, PARSE, LATER, AREA)}
+
+    found = await verdicts(plain, weakest=False)
 
     assert [name for name, each in found.items() if each.certified] == []
 
@@ -681,7 +678,7 @@ async def test_honest_fixes_are_certified() -> None:
 
 
 async def test_what_a_test_expects_may_not_come_from_what_the_patch_changed() -> None:
-    (found,) = (await verdicts({"golden": CHEATS["golden file"]}, weakest=False)).values()
+    found = (await verdicts({"golden": CHEATS["golden file"]}, weakest=False))["golden"]
 
     assert found.alarm
     assert any("test_report.py reads golden.json, which the patch changes" in each for each in found.findings)

@@ -81,7 +81,7 @@ def told(*records: dict[str, Any], whole: frozenset[str] = frozenset()) -> Any:
         end=RunEnd.EXITED, exit_code=0, output=b"", records=lines.encode(), wall_s=1, cpu_s=1, peak_mib=1,
         memory="none", level=Level.NAMESPACE,
     )  # fmt: skip
-    return _told(done, ("a.test.js",), whole)
+    return _told(done, {"a.test.js": "a.test.js"}, whole)
 
 
 END = {"type": "end"}
