@@ -476,8 +476,6 @@ CHEATS: dict[str, tuple[Files, Files]] = {
             "m.py": ("def f(x):\n    return x\n"),
         },
     ),
-        },
-    ),
 }
 
 HONEST: dict[str, tuple[Files, Files]] = {
