@@ -101,6 +101,13 @@ async def _repair(given: Given) -> Done:
     return replace(outcome, changes=whole), {
         "failing": list(repairing.failing),
         "profile": named or run.place.step("profile"),
+        "metrics": {
+            "tests": len(found.profile.expected),
+            "failing": len(repairing.failing),
+            "failing_at_first": len(found.profile.failing),
+            "attempts": outcome.attempts,
+            "candidates": outcome.candidates,
+        },
     }
 
 
