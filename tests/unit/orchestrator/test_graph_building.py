@@ -52,7 +52,7 @@ class Building(FakeRun):
             return self.answers[call.method]
         if call.method == "write":
             wanted = call.request.wanted  # type: ignore[attr-defined]
-            return self.by_wanted[wanted[0].path]
+            return self.by_wanted[wanted[0].path if wanted else "tests/test_a.py"]
         return await super().answer(call)
 
 
@@ -130,6 +130,14 @@ async def test_what_a_writer_gave_beside_its_part_is_not_asked_for_again() -> No
 
     assert [request.wanted[0].path for request in asked(run, "write")] == ["a.py", "tests/test_a.py"]
     assert run.ends["extras"]["reason"] == "nothing_to_do"
+
+
+async def test_tests_that_the_plan_forgot_are_written_all_the_same() -> None:
+    run = building(planned=Planned(plan=Plan(project="service", files=PLAN.files[:2])))
+
+    outcome = await new_app(run)
+
+    assert asked(run, "write")[-1].wanted == () and "tests/test_a.py" in outcome.changes
 
 
 async def test_a_goal_that_nobody_can_take_apart_stands_for_itself() -> None:
