@@ -288,12 +288,22 @@ def start_actor(settings: FactorySettings) -> Any:
 
 def _wait_until_ready(handle: Any) -> None:
     import ray
-    from ray.exceptions import RayTaskError
+    from ray.exceptions import ActorUnavailableError, RayTaskError
 
-    try:
-        ray.get(handle.ready.remote())
-    except RayTaskError as error:
-        raise error.cause if isinstance(error.cause, RaysmithError) else error from error
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            ray.get(handle.ready.remote())
+            return
+        except RayTaskError as error:
+            raise error.cause if isinstance(error.cause, RaysmithError) else error from error
+        except ActorUnavailableError as error:
+            # A call that was lost, or an orchestrator that died while it started and comes back.
+            if time.monotonic() > deadline:
+                raise ReplicaLost(
+                    "the factory does not answer", "`raysmith down` ends it; try again when it is gone"
+                ) from error
+            time.sleep(0.2)
 
 
 def refuse_node_local_store(settings: FactorySettings) -> None:
