@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -152,11 +153,11 @@ async def measure(name: str, python: Path, rounds: int, seconds: float) -> dict[
     }
 
 
-def table(found: dict[str, object]) -> str:
-    """The figures by suite and way."""
+def table(found: dict[str, object], names: Iterable[str] = SUITES) -> str:
+    """The figures by suite and way, then all ratios so far."""
     columns = ("p50_ms", "p95_ms", "cpu_ms", "per_s_1", "per_s_2")
     lines = ["".join(f"{word:>12}" for word in ("", "", *columns))]
-    for name in SUITES:
+    for name in names:
         for way in ("plain", "plain_no_autoload", "fresh", "docker", "warm", "first", "certificate"):
             values = [found.get(f"{name}_{way}_{column}", "-") for column in columns]
             lines.append(f"{name:>8} {way:<17}" + "".join(f"{value!s:>12}" for value in values))
@@ -178,8 +179,8 @@ async def main() -> None:
         found |= {} if options.no_corpus else corpus()
         python = options.python or made_in(folder)
         for name in SUITES:
-            print(f"measuring {name}", file=sys.stderr)
             found |= await measure(name, python, options.rounds, options.seconds)
+            print(table(found, [name]), file=sys.stderr)
         found["certificate_ratio"] = max(float(str(found[f"certificate_ratio_{name}"])) for name in SUITES)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

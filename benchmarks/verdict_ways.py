@@ -65,7 +65,7 @@ class Ways:
 
     async def fresh(self) -> Cost:
         """pytest in a new bubblewrap sandbox, beside the code as a quick request asks."""
-        with measured() as cost:
+        with measured(children=False) as cost:
             run = await self.cold.test(replace(self._request(), quick=True))
             cost.cpu_s += run.cpu_s
         assert not run.warm, "the runner chose another way"
@@ -84,7 +84,7 @@ class Ways:
     async def certificate(self) -> Cost:
         """Two runs side by side in another order, each by the strongest judge that holds for the suite."""
         request = self._request()
-        with measured() as cost:
+        with measured(children=False) as cost:
             runs = await asyncio.gather(
                 *(self.runner.test(each) for each in (request, replace(request, seed=2)))
             )
@@ -156,15 +156,17 @@ class Ways:
 
 
 @contextmanager
-def measured() -> Iterator[Cost]:
-    """Wall and CPU time of this process, of those it started and waited for, and of those that still run.
+def measured(*, children: bool = True) -> Iterator[Cost]:
+    """Wall and CPU time of this process; with `children`, of those it waited for and that still run.
 
-    What a sandbox or a container counts inside is added by the caller.
+    What a sandbox or a container counts inside is added by the caller. Without `children` where a sandbox
+    ends within: its supervisor has waited for what was counted inside.
     """
     cost = Cost()
-    began, cpu_s = time.perf_counter(), _cpu_s()
+    now = _cpu_s if children else time.process_time
+    began, cpu_s = time.perf_counter(), now()
     yield cost
-    cost.cpu_s += _cpu_s() - cpu_s
+    cost.cpu_s += now() - cpu_s
     cost.wall_s = time.perf_counter() - began
 
 
