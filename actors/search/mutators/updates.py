@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from actors.search.mutators import lines
 from actors.search.mutators.analogies import analogous
 from actors.search.mutators.conditions import fits, results
+from actors.search.mutators.containers import upkeep
 from actors.search.mutators.site import Change, Site
 
 
@@ -38,17 +39,26 @@ def updates(site: Site) -> Iterator[Change]:
 #: Starting anew what a loop gathers makes a test pass by throwing values away.
 _RESET = 0.2
 _ANALOGOUS = 0.5
+_COPIED = 0.35
 
 
 def _weighed(site: Site) -> Iterator[tuple[str, float, str]]:
     """Statements with their weight and kind: donors, what siblings do, plain updates and resets."""
-    yield from ((text, _ANALOGOUS, "donor") for text in analogous(site))
-    for text in _donors(site):
+    copied = {text: _COPIED for text in _donors(site)} | {text: _ANALOGOUS for text in analogous(site)}
+    for text, weight in copied.items():
         kind = "insert" if text.startswith(("return", "break", "continue")) else "donor"
-        yield text, *((0.35 * _RESET, "reset") if _is_reset(site, text) else (0.35, kind))
+        yield text, *((weight * _RESET, "reset") if _throws_away(site, text) else (weight, kind))
     for text, weight in _forgotten(site):
         reset = _is_reset(site, text)
         yield text, weight * (_RESET if reset else 1.0), "reset" if reset else "insert"
+
+
+def _throws_away(site: Site, text: str) -> bool:
+    return _is_reset(site, text) or _DROPPING.search(text) is not None
+
+
+#: A second time somewhere else, these lose what was gathered, whichever key or element is meant.
+_DROPPING = re.compile(r"^[\w.]+\.(?:popitem\(.*\)|clear\(\))$")
 
 
 def _is_reset(site: Site, text: str) -> bool:
@@ -130,11 +140,21 @@ def _of_two(site: Site, name: str, other: str) -> Iterator[tuple[str, float]]:
 
 
 def _of_attribute(site: Site, attribute: str) -> Iterator[tuple[str, float]]:
-    yield from ((f"self.{attribute} {symbol}= 1", 0.15) for symbol in "+-")
+    kept = f"self.{attribute}"
+    kinds = set(site.types(kept))
+    countable = not kinds or kinds & _NUMBERS
+    if countable:
+        yield from ((f"{kept} {symbol}= 1", 0.15) for symbol in "+-")
     for name in site.parameters():
-        yield f"self.{attribute} = {name}", 0.3
-        yield f"self.{attribute}.append({name})", 0.2
-        yield from ((f"self.{attribute} {symbol}= {name}", 0.2) for symbol in "+-")
+        yield f"{kept} = {name}", 0.3
+        if not kinds:
+            yield f"{kept}.append({name})", 0.2
+        if countable:
+            yield from ((f"{kept} {symbol}= {name}", 0.2) for symbol in "+-")
+    yield from upkeep(site, kept)
+
+
+_NUMBERS = frozenset(("int", "float", "Decimal", "Fraction"))
 
 
 def _raw_parameters(site: Site) -> list[str]:

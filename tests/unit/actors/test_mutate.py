@@ -432,3 +432,33 @@ def test_false_is_not_returned_for_an_expected_zero() -> None:
     assert typed[guard][1] < 0.2 * plain[guard][1]
     returned = "def f(n):\n    return False\n"
     assert typed[returned][1] < 0.2 * weights(text, Evidence(wanted=("int", "bool")))[returned][1]
+
+
+CACHE = body(
+    """
+    class Cache:
+        def get(self, key):
+            value = self.items[key]
+            return value
+
+        def drop(self):
+            self.items.popitem()
+    """
+)
+
+
+def test_what_an_ordered_mapping_lacks_is_proposed_by_its_type() -> None:
+    evidence = Evidence(types={"m.py:2": {"self.items": ("OrderedDict",), "key": ("str",)}})
+
+    texts = weights(CACHE, evidence)
+
+    moved = CACHE.replace("[key]\n", "[key]\n        self.items.move_to_end(key)\n")
+    assert texts[moved][0] == "insert"
+    assert CACHE.replace("[key]\n", "[key]\n        self.items += 1\n") not in texts
+
+
+def test_throwing_elements_away_somewhere_else_is_hardly_ever_meant() -> None:
+    texts = weights(CACHE)
+
+    kind, weight = texts[CACHE.replace("[key]\n", "[key]\n        self.items.popitem()\n")]
+    assert (kind, weight < 0.1) == ("reset", True)
