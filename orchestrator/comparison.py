@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,14 +36,13 @@ def compared(
 
     Returns:
         `runs`; `equal`: status, reason, nodes, verdict and patch are the same; `same_task`, `same_graph`;
-        `parted_at`: the first fact of each that is not in both, None when there is none, after `shared`
-        that are; `outcome`, `cost`: pairs by name; `events`: how many; `nodes`, `steps`, `tests` (of both
-        verdicts): pairs by name, of those that differ; `patch`: `same`, and per run its `files`.
+        `parted_at`: the first fact of each that is not in both, None when there is none; `shared`: how many
+        of the first's are; `outcome`, `cost`: pairs by name; `events`: how many; `nodes`, `steps`, `tests`
+        (of both verdicts): pairs by name, of those that differ; `patch`: `same`, and per run its `files`.
     """
     states = (fold(first), fold(second))
     told = [_facts(first), _facts(second)]
-    shared = _shared(*told)
-    rest = [each[shared:] for each in told]
+    rest = [_without(told[0], told[1]), _without(told[1], told[0])]
     outcome = _pairs([{"status": str(each.status), "reason": each.reason} for each in states])
     nodes = _differing([_nodes(each) for each in states])
     patch = {
@@ -54,7 +55,7 @@ def compared(
         "equal": not nodes and not tests and patch["same"] and _is_same(outcome),
         "same_task": _task(states[0]) == _task(states[1]),
         "same_graph": states[0].graph_version == states[1].graph_version,
-        "shared": shared,
+        "shared": len(told[0]) - len(rest[0]),
         "parted_at": [_place(each) for each in rest] if any(rest) else None,
         "outcome": outcome,
         "events": [len(first), len(second)],
@@ -66,10 +67,10 @@ def compared(
     }
 
 
-def _facts(events: Sequence[Event]) -> list[tuple[Event, Any]]:
+def _facts(events: Sequence[Event]) -> list[tuple[Event, str]]:
     """The run's facts with what of them can be compared."""
     return [
-        (event, (event.type, event.step, event.attempt, _worked_out(event.data)))
+        (event, json.dumps([event.type, event.step, event.attempt, _worked_out(event.data)], sort_keys=True))
         for event in events
         if event.type not in _ASIDE
     ]
@@ -79,17 +80,22 @@ def _worked_out(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in data.items() if name not in _OWN}
 
 
-def _shared(first: Sequence[tuple[Event, Any]], second: Sequence[tuple[Event, Any]]) -> int:
-    for number, (one, other) in enumerate(zip(first, second, strict=False)):
-        if one[1] != other[1]:
-            return number
-    return min(len(first), len(second))
+def _without(facts: Sequence[tuple[Event, str]], others: Sequence[tuple[Event, str]]) -> list[Event]:
+    """Those of `facts` that are not among `others`, in whichever order steps side by side ended."""
+    free = Counter(fact for _, fact in others)
+    left = []
+    for event, fact in facts:
+        if free[fact]:
+            free[fact] -= 1
+        else:
+            left.append(event)
+    return left
 
 
-def _place(left: Sequence[tuple[Event, Any]]) -> dict[str, Any] | None:
+def _place(left: Sequence[Event]) -> dict[str, Any] | None:
     if not left:
         return None
-    event = left[0][0]
+    event = left[0]
     return {"seq": event.seq, "type": str(event.type), "step": event.step, "attempt": event.attempt}
 
 

@@ -44,7 +44,7 @@ _COPIED = 0.35
 
 def _weighed(site: Site) -> Iterator[tuple[str, float, str]]:
     """Statements with their weight and kind: donors, what siblings do, plain updates and resets."""
-    copied = {text: _COPIED for text in _donors(site)} | {text: _ANALOGOUS for text in analogous(site)}
+    copied = dict.fromkeys(_donors(site), _COPIED) | dict.fromkeys(analogous(site), _ANALOGOUS)
     for text, weight in copied.items():
         kind = "insert" if text.startswith(("return", "break", "continue")) else "donor"
         yield text, *((weight * _RESET, "reset") if _throws_away(site, text) else (weight, kind))
@@ -216,7 +216,7 @@ def else_branches(site: Site) -> Iterator[Change]:
     if not isinstance(node, ast.If) or node.orelse or not lines.movable(site, node) or site.function is None:
         return
     step = lines.unit(site)
-    options = dict.fromkeys(_donors(site), 0.3)
+    options = {text: 0.3 for text in _donors(site) if not _throws_away(site, text)}
     for part in node.body:
         if isinstance(part, ast.AugAssign) and isinstance(part.op, ast.Add | ast.Sub):
             sign = "-=" if isinstance(part.op, ast.Add) else "+="
