@@ -20,8 +20,10 @@ from cluster.ray_settings import DASHBOARD_PORT, RaySettings
 from orchestrator.errors import MachineError, RaysmithError, ReplicaLost, StoreOwned
 
 NAMESPACE = "raysmith"
-# After kill -9 of a driver its local actors live on for seconds and still hold the store.
-DYING_S = 10.0
+# How long an owner that is there may keep newcomers waiting for an answer.
+SILENT_S = 10.0
+# After kill -9 of a driver its local actors live on for seconds, many on a busy machine, and hold the store.
+DYING_S = 60.0
 # Where Ray keeps the token of this user's clusters.
 _TOKEN = Path.home() / ".ray" / "auth_token"
 
@@ -139,16 +141,17 @@ def _enter_cluster(settings: FactorySettings, ray_settings: RaySettings) -> None
 
 def _join_owner(home: Path) -> Factory | None:
     """The living owner's factory; None when nobody owns the store."""
-    deadline = time.monotonic() + DYING_S
+    began = time.monotonic()
     last: Exception | None = None
     while is_owned(home):
         owner = read_owner(home)
-        if owner is not None and owner.address and not owner.is_dying:
+        dying = owner is not None and owner.is_dying
+        if owner is not None and owner.address and not dying:
             try:
                 return _attach(owner.address, owner.namespace)
             except (OSError, ValueError, RuntimeError, RaysmithError) as error:
                 last = error
-        if time.monotonic() > deadline:
+        if time.monotonic() - began > (DYING_S if dying else SILENT_S):
             raise StoreOwned(
                 f"another factory owns {home} and does not answer ({last})",
                 "`raysmith down` ends it; or set RAYSMITH_HOME to another folder",
