@@ -105,6 +105,9 @@ class Hosting:
         except RaysmithError as error:
             self._could_not_start(hosted, error)
             return
+        if self.hosted.get(hosted.name) is not hosted:
+            # Ended while it started: the answer was under way.
+            return
         self.failing.pop(hosted.group.name, None)
         self._join(hosted, described)
         await self._watch(hosted)
